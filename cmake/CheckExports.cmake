@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+cmake_minimum_required(VERSION 3.25)
 # cmake -DNM=<nm> -DMODULE=<file> -DEXPECTED=<regex;…> -P CheckExports.cmake
 # Fails unless each symbol that MODULE exports matches one of EXPECTED and each of these matches.
 execute_process(COMMAND "${NM}" -D --defined-only --format=posix "${MODULE}"

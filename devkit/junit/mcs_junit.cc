@@ -116,8 +116,7 @@ int main(int argc, char** argv) try {
   std::vector<std::string> builds;
   std::string json_file;
   double seconds = 0;
-  app.add_option("builds", builds, "PRESET=BUILD_DIRECTORY, in which ctest wrote ctest.xml")
-      ->required();
+  app.add_option("builds", builds, "PRESET=BUILD_DIRECTORY, in which ctest wrote ctest.xml");
   app.add_option("--json", json_file, "Write all results to this file");
   app.add_option("--seconds", seconds, "How long the whole run took, for the JSON");
   CLI11_PARSE(app, argc, argv);
@@ -141,6 +140,7 @@ int main(int argc, char** argv) try {
                        {"seconds", result.seconds}});
     }
   }
+  int status = failed == 0 && passed > 0 ? 0 : 1;
   if (!json_file.empty()) {
     std::ofstream out(json_file);
     out << nlohmann::json{{"passed", passed},
@@ -152,11 +152,11 @@ int main(int argc, char** argv) try {
     out.close();
     if (!out) {
       std::cerr << "mcs-junit: cannot write " << json_file << ": name a writable file\n";
-      return 2;
+      status = 2;
     }
   }
   std::cout << passed << " passed, " << failed << " failed" << std::endl;
-  return failed == 0 && passed > 0 ? 0 : 1;
+  return status;
 } catch (const std::exception& error) {
   std::cerr << "mcs-junit: " << error.what() << '\n';
   return 2;
