@@ -4,7 +4,7 @@
 // Reads <build>/ctest.xml (ctest --output-junit) and, for each entry there, the case-by-case
 // <build>/gtest/<entry>.xml when the program wrote one. A program that failed although none of its
 // cases did (it crashed, leaked or timed out) counts as one more failure, and so does a build
-// without a ctest.xml. Only the two producers' XML is understood: attributes in double quotes,
+// without a ctest.xml or with no test in it. Only the two producers' XML is understood: attributes in double quotes,
 // markup inside text escaped.
 
 #include <CLI/CLI.hpp>
@@ -106,6 +106,7 @@ std::vector<TestResult> build_results(const std::string& build) {
     results.insert(results.end(), cases.begin(), cases.end());
     if (!explained) results.push_back({name + ": the program itself", false, seconds});
   }
+  if (results.empty()) return {{"no test was there to run", false, 0}};
   return results;
 }
 
