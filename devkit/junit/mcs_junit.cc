@@ -4,8 +4,8 @@
 // Reads <build>/ctest.xml (ctest --output-junit) and, for each entry there, the case-by-case
 // <build>/gtest/<entry>.xml when the program wrote one. A program that failed although none of its
 // cases did (it crashed, leaked or timed out) counts as one more failure, and so does a build
-// without a ctest.xml or with no test in it. Only the two producers' XML is understood: attributes in double quotes,
-// markup inside text escaped.
+// without a ctest.xml or with no test in it. Only the two producers' XML is understood: attributes
+// in double quotes, markup inside text escaped.
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
