@@ -27,11 +27,11 @@ target_include_directories(httpd_headers SYSTEM INTERFACE
                            "${httpd_include}" "${apr_include}" "${apu_include}")
 target_compile_options(httpd_headers INTERFACE ${apr_flags})
 
-# mcs_add_httpd_module(<name> <symbol> <source>…)
+# mcs_add_httpd_module(<name> <symbol> <source or pattern>…)
 # The module build/<preset>/modules/<name>.so, linked with mcs_core and installed in
 # lib/apache2/modules. It exports its `module` structure <symbol>, and a ctest checks that it
 # exports nothing else.
 function(mcs_add_httpd_module name symbol)
-  mcs_add_module(NAME ${name} SOURCES ${ARGN} LIBS httpd_headers mcs_core EXPORTS ${symbol}
+  mcs_add_module(NAME ${name} GLOBS ${ARGN} LIBS httpd_headers mcs_core EXPORTS ${symbol}
                  DESTINATION lib/apache2/modules)
 endfunction()

@@ -39,12 +39,12 @@ set(nginx_rooms core event event/modules os/unix http http/modules http/v2)
 list(TRANSFORM nginx_rooms PREPEND "${MCS_NGINX_SOURCE}/src/")
 target_include_directories(nginx_headers SYSTEM INTERFACE "${nginx_objs}" ${nginx_rooms})
 
-# mcs_add_nginx_module(<name> <source>…)
+# mcs_add_nginx_module(<name> <source or pattern>…)
 # The dynamic module build/<preset>/modules/<name>.so, linked with mcs_core and installed in
 # lib/nginx/modules. It exports ngx_modules, ngx_module_names and ngx_module_order, which its
 # source defines extern "C" with default visibility. A ctest checks that it exports only these.
 function(mcs_add_nginx_module name)
-  mcs_add_module(NAME ${name} SOURCES ${ARGN} LIBS nginx_headers mcs_core
+  mcs_add_module(NAME ${name} GLOBS ${ARGN} LIBS nginx_headers mcs_core
                  EXPORTS ngx_modules ngx_module_names ngx_module_order
                  DESTINATION lib/nginx/modules)
 endfunction()
