@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ngx_mcs_module/module.h"
+
+#include <sys/stat.h>
+
+namespace mcs::nginx {
+namespace {
+
+constexpr size_t kErrorSize = 512;
+constexpr u_char kRulePrefix[] = "mcs_cache_";
+
+char* set_domain(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
+char* set_rule(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
+
+constexpr ngx_uint_t kAnyBlock =
+    NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF;
+
+// Each rule of a location, mcs_cache_<name>, goes to the core as <name>.
+template <size_t size>
+ngx_command_t rule(const char (&name)[size], ngx_uint_t arguments) noexcept {
+  return {text(name), kAnyBlock | arguments, set_rule, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr};
+}
+
+ngx_command_t commands[] = {
+    {text("mcs_domain"), NGX_HTTP_MAIN_CONF | NGX_CONF_1MORE, set_domain, NGX_HTTP_MAIN_CONF_OFFSET,
+     0, nullptr},
+    {text("mcs_cache"), kAnyBlock | NGX_CONF_FLAG, ngx_conf_set_flag_slot, NGX_HTTP_LOC_CONF_OFFSET,
+     offsetof(LocationConf, enabled), nullptr},
+    rule("mcs_cache_valid", NGX_CONF_1MORE),
+    rule("mcs_cache_key_base", NGX_CONF_TAKE1),
+    rule("mcs_cache_status_header", NGX_CONF_TAKE1),
+    ngx_null_command,
+};
+
+char* config_error(ngx_conf_t* cf, const ngx_str_t& directive, const char* reason) noexcept {
+  ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"%V\": %s", &directive, reason);
+  return static_cast<char*>(NGX_CONF_ERROR);
+}
+
+const char* c_string(const ngx_str_t& word) noexcept {
+  return reinterpret_cast<const char*>(word.data);  // nginx ends each configuration word with NUL
+}
+
+bool equal(const ngx_str_t& a, const ngx_str_t& b) noexcept {
+  return a.len == b.len && ngx_memcmp(a.data, b.data, a.len) == 0;
+}
+
+char* set_domain(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept {
+  auto& domain = static_cast<MainConf*>(conf)->domain;
+  if (domain.name != nullptr) {
+    static char duplicate[] = "is duplicate: all servers of one nginx share one domain";
+    return duplicate;
+  }
+  auto* words = static_cast<ngx_str_t*>(cf->args->elts);
+  domain.name = c_string(words[1]);
+  domain.server = NGINX_VER;
+  char error[kErrorSize];
+  for (ngx_uint_t i = 2; i < cf->args->nelts; ++i) {
+    if (mcs_domain_option(&domain, c_string(words[i]), error, sizeof(error)) == MCS_ERROR) {
+      return config_error(cf, cmd->name, error);
+    }
+  }
+  // A start goes on without a cache that cannot be used; only `nginx -t` is there to complain.
+  if (ngx_test_config) {
+    switch (mcs_domain_check(&domain, error, sizeof(error))) {
+      case MCS_OK:
+        break;
+      case MCS_WARNING:
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0, "\"mcs_domain\": %s", error);
+        break;
+      case MCS_ERROR:
+        return config_error(cf, cmd->name, error);
+    }
+  }
+  return NGX_CONF_OK;
+}
+
+char* set_rule(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept {
+  auto* location = static_cast<LocationConf*>(conf);
+  auto* words = static_cast<ngx_str_t*>(cf->args->elts);
+  const size_t argc = cf->args->nelts - 1;
+  auto* argv = static_cast<const char**>(ngx_palloc(cf->temp_pool, argc * sizeof(char*)));
+  if (argv == nullptr) {
+    return static_cast<char*>(NGX_CONF_ERROR);
+  }
+  for (size_t i = 0; i < argc; ++i) {
+    argv[i] = c_string(words[i + 1]);
+  }
+  const char* rule = c_string(cmd->name) + sizeof(kRulePrefix) - 1;
+  char error[kErrorSize];
+  if (mcs_policy_set(location->policy, rule, argc, argv, error, sizeof(error)) == MCS_ERROR) {
+    return config_error(cf, cmd->name, error);
+  }
+  if (ngx_strcmp(rule, "key_base") == 0) {
+    if (ngx_strchr(words[1].data, '$') != nullptr) {
+      return config_error(
+          cf, cmd->name,
+          "a key base is one name and takes no variables: leave it out, or name one "
+          "in each server{}");
+    }
+    location->key_base = words[1];
+  }
+  return NGX_CONF_OK;
+}
+
+void* create_main_conf(ngx_conf_t* cf) noexcept { return ngx_pcalloc(cf->pool, sizeof(MainConf)); }
+
+void destroy_policy(void* policy) noexcept { mcs_policy_destroy(static_cast<mcs_policy*>(policy)); }
+
+void* create_location_conf(ngx_conf_t* cf) noexcept {
+  auto* conf = static_cast<LocationConf*>(ngx_pcalloc(cf->pool, sizeof(LocationConf)));
+  ngx_pool_cleanup_t* cleanup = ngx_pool_cleanup_add(cf->pool, 0);
+  if (conf == nullptr || cleanup == nullptr) {
+    return nullptr;
+  }
+  conf->enabled = NGX_CONF_UNSET;
+  conf->policy = mcs_policy_create();
+  if (conf->policy == nullptr) {
+    return nullptr;
+  }
+  cleanup->handler = destroy_policy;
+  cleanup->data = conf->policy;
+  return conf;
+}
+
+// Without a name of its own a site shares with nobody: what tells it from every other site, also
+// from those of an nginx in another container with the same paths, is in its key base.
+ngx_str_t default_key_base(ngx_conf_t* cf, const ngx_str_t& root) noexcept {
+  auto* server = static_cast<ngx_http_core_srv_conf_t*>(
+      ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module));
+  struct stat info = {};
+  (void)stat(c_string(root), &info);
+  const ngx_str_t& host = cf->cycle->hostname;
+  const ngx_str_t& file = cf->cycle->conf_file;
+  const size_t size = sizeof("nginx:::::.") + host.len + file.len + server->server_name.len +
+                      root.len + 2 * NGX_INT64_LEN;
+  ngx_str_t base = {0, static_cast<u_char*>(ngx_pnalloc(cf->pool, size))};
+  if (base.data != nullptr) {
+    base.len = static_cast<size_t>(ngx_snprintf(base.data, size, "nginx:%V:%V:%V:%uL.%uL:%V%Z",
+                                                &host, &file, &server->server_name,
+                                                static_cast<uint64_t>(info.st_dev),
+                                                static_cast<uint64_t>(info.st_ino), &root) -
+                                   base.data - 1);
+  }
+  return base;
+}
+
+ngx_str_t derived_key_base(ngx_conf_t* cf, const ngx_str_t& name, const ngx_str_t& root) noexcept {
+  const size_t size = name.len + root.len + sizeof(":");
+  ngx_str_t base = {size - 1, static_cast<u_char*>(ngx_pnalloc(cf->pool, size))};
+  if (base.data != nullptr) {
+    ngx_snprintf(base.data, size, "%V:%V%Z", &name, &root);
+  }
+  return base;
+}
+
+char* set_full_key_base(ngx_conf_t* cf, MainConf* main, LocationConf* conf,
+                        bool variable_root) noexcept {
+  if (conf->key_base.len == 0) {
+    conf->full_key_base = default_key_base(cf, conf->root);
+  } else if (variable_root || !equal(conf->root, conf->key_base_root)) {
+    conf->full_key_base = derived_key_base(cf, conf->key_base, conf->root);
+  } else {
+    if (conf->key_base_in_http && main->shared_root.data == nullptr) {
+      main->shared_root = conf->root;
+    } else if (conf->key_base_in_http && !equal(main->shared_root, conf->root)) {
+      ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                         "\"mcs_cache_key_base %V\" in http{} would mix the files of \"%V\" and "
+                         "\"%V\": name a key base in each server{} instead",
+                         &conf->key_base, &main->shared_root, &conf->root);
+      return static_cast<char*>(NGX_CONF_ERROR);
+    }
+    conf->full_key_base = conf->key_base;
+  }
+  if (conf->full_key_base.data == nullptr) {
+    return static_cast<char*>(NGX_CONF_ERROR);
+  }
+  const char* argument = c_string(conf->full_key_base);
+  char error[kErrorSize];
+  if (mcs_policy_set(conf->policy, "key_base", 1, &argument, error, sizeof(error)) == MCS_ERROR) {
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "key base \"%V\": %s", &conf->full_key_base, error);
+    return static_cast<char*>(NGX_CONF_ERROR);
+  }
+  return NGX_CONF_OK;
+}
+
+// The core's own locations are merged before those of a dynamic module, so roots are known here.
+char* merge_location_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
+  const auto* outer = static_cast<const LocationConf*>(parent);
+  auto* conf = static_cast<LocationConf*>(child);
+  const auto* core = static_cast<ngx_http_core_loc_conf_t*>(
+      ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
+  auto* main = static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_mcs_module));
+
+  conf->root = core->root;
+  if (conf->root.len > 0 && conf->root.data[conf->root.len - 1] == '/') {
+    conf->root.len--;
+  }
+  if (conf->key_base.len > 0) {
+    conf->key_base_root = conf->root;
+  } else if (outer->key_base.len > 0) {
+    const bool outer_is_http = outer->root.data == nullptr;
+    conf->key_base = outer->key_base;
+    conf->key_base_root = outer_is_http ? conf->root : outer->key_base_root;
+    conf->key_base_in_http = outer_is_http || outer->key_base_in_http;
+  }
+
+  ngx_conf_merge_value(conf->enabled, outer->enabled, 0);
+  if (conf->enabled) {
+    if (main->domain.name == nullptr) {
+      ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                         "\"mcs_cache on\" needs a domain: add \"mcs_domain NAME size=256m;\" "
+                         "to http{}");
+      return static_cast<char*>(NGX_CONF_ERROR);
+    }
+    if (set_full_key_base(cf, main, conf, core->root_lengths != nullptr) != NGX_CONF_OK) {
+      return static_cast<char*>(NGX_CONF_ERROR);
+    }
+  }
+  mcs_policy_inherit(conf->policy, outer->policy);
+  return NGX_CONF_OK;
+}
+
+ngx_http_module_t http_module = {
+    add_variables,         // preconfiguration
+    add_static_handler,    // postconfiguration
+    create_main_conf,      // create main configuration
+    nullptr,               // init main configuration
+    nullptr,               // create server configuration
+    nullptr,               // merge server configuration
+    create_location_conf,  // create location configuration
+    merge_location_conf,   // merge location configuration
+};
+
+}  // namespace
+}  // namespace mcs::nginx
+
+extern "C" {
+
+ngx_module_t ngx_http_mcs_module = {
+    NGX_MODULE_V1,
+    &mcs::nginx::http_module,    // module context
+    mcs::nginx::commands,        // module directives
+    NGX_HTTP_MODULE,             // module type
+    nullptr,                     // init master
+    mcs::nginx::prepare_domain,  // init module
+    mcs::nginx::start_worker,    // init process
+    nullptr,                     // init thread
+    nullptr,                     // exit thread
+    mcs::nginx::stop_worker,     // exit process
+    nullptr,                     // exit master
+    NGX_MODULE_V1_PADDING,
+};
+
+// What nginx looks up in a dynamic module. Without an order the module comes last, so that its
+// filters, when it has some, see responses before any other.
+static char module_name[] = "ngx_http_mcs_module";
+MCS_API ngx_module_t* ngx_modules[] = {&ngx_http_mcs_module, nullptr};
+MCS_API char* ngx_module_names[] = {module_name, nullptr};
+MCS_API char* ngx_module_order[] = {nullptr};
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ngx_mcs_module/module.h"
+
+namespace mcs::nginx {
+namespace {
+
+void set_value(ngx_http_variable_value_t* value, const u_char* data, size_t size) noexcept {
+  value->data = const_cast<u_char*>(data);
+  value->len = static_cast<unsigned>(size) & 0x0fffffff;
+  value->valid = 1;
+  value->no_cacheable = 0;
+  value->not_found = 0;
+}
+
+ngx_int_t get_status(ngx_http_request_t* r, ngx_http_variable_value_t* value,
+                     uintptr_t /*data*/) noexcept {
+  const RequestContext* context = request_context(r);
+  if (context == nullptr || context->status == MCS_CACHE_NONE) {
+    value->not_found = 1;
+    return NGX_OK;
+  }
+  const char* name = mcs_cache_status_name(context->status);
+  set_value(value, reinterpret_cast<const u_char*>(name), ngx_strlen(name));
+  return NGX_OK;
+}
+
+ngx_int_t get_key(ngx_http_request_t* r, ngx_http_variable_value_t* value,
+                  uintptr_t /*data*/) noexcept {
+  const RequestContext* context = request_context(r);
+  if (context == nullptr || context->key_path.size == 0) {
+    value->not_found = 1;
+    return NGX_OK;
+  }
+  const ngx_str_t& base = location_conf(r)->full_key_base;
+  const mcs_str& path = context->key_path;
+  auto* key = static_cast<u_char*>(ngx_pnalloc(r->pool, base.len + path.size));
+  if (key == nullptr) {
+    return NGX_ERROR;
+  }
+  ngx_memcpy(ngx_cpymem(key, base.data, base.len), path.data, path.size);
+  set_value(value, key, base.len + path.size);
+  return NGX_OK;
+}
+
+// Both change while a request goes from one location to another.
+ngx_http_variable_t variables[] = {
+    {text("mcs_cache_status"), nullptr, get_status, 0, NGX_HTTP_VAR_NOCACHEABLE, 0},
+    {text("mcs_cache_key"), nullptr, get_key, 0, NGX_HTTP_VAR_NOCACHEABLE, 0}};
+
+}  // namespace
+
+ngx_int_t add_variables(ngx_conf_t* cf) noexcept {
+  for (ngx_http_variable_t& known : variables) {
+    ngx_http_variable_t* variable = ngx_http_add_variable(cf, &known.name, known.flags);
+    if (variable == nullptr) {
+      return NGX_ERROR;
+    }
+    variable->get_handler = known.get_handler;
+    variable->data = known.data;
+  }
+  return NGX_OK;
+}
+
+}  // namespace mcs::nginx
