@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Directives, their inheritance, and what is checked and prepared before the first child starts.
+#include "mod_mcs_apache/mod_mcs.h"
+
+#include <ap_mpm.h>
+#include <apr_strings.h>
+#include <http_core.h>
+#include <http_main.h>
+#include <unistd.h>
+#include <unixd.h>
+
+#include <atomic>
+#include <cstring>
+
+namespace mcs::httpd {
+
+struct Rules {
+  // The result of inheriting what is not set here from one parent.
+  struct Merge {
+    const Rules* parent;
+    Rules* result;
+    Merge* next;
+  };
+  mcs_policy* policy;
+  std::atomic<Merge*> merges{nullptr};  // only ever pushed to
+};
+
+namespace {
+
+constexpr char kPrefix[] = "McsCache";
+constexpr apr_size_t kFlushThreshold = 16 * 1024 * 1024;
+constexpr apr_size_t kHttpdFlushThreshold = 65535;  // httpd's own default
+
+// What the global part of the configuration said. In the configuration's pool: gone at a reload.
+struct Global {
+  mcs_domain_options domain{};
+  const char* domain_place = nullptr;   // "file:line" of McsDomain
+  const char* enabled_place = nullptr;  // of the first McsCache On
+};
+Global* global;
+
+const char* place(const cmd_parms* cmd) noexcept {
+  return apr_psprintf(cmd->pool, "%s:%d", cmd->directive->filename, cmd->directive->line_num);
+}
+
+apr_status_t destroy_rules(void* data) noexcept {
+  auto* rules = static_cast<Rules*>(data);
+  for (Rules::Merge* merge = rules->merges.load(); merge != nullptr;) {
+    Rules::Merge* next = merge->next;
+    destroy_rules(merge->result);
+    delete merge;
+    merge = next;
+  }
+  mcs_policy_destroy(rules->policy);
+  delete rules;
+  return APR_SUCCESS;
+}
+
+Rules* create_rules(apr_pool_t* pool) noexcept {
+  auto* rules = new Rules{mcs_policy_create()};
+  apr_pool_cleanup_register(pool, rules, destroy_rules, apr_pool_cleanup_null);
+  return rules;
+}
+
+// httpd merges sections for every request; the same two always give the same rules, made once.
+Rules* inherit(Rules* child, const Rules* parent) noexcept {
+  Rules::Merge* head = child->merges.load(std::memory_order_acquire);
+  for (Rules::Merge* merge = head; merge != nullptr; merge = merge->next) {
+    if (merge->parent == parent) return merge->result;
+  }
+  auto* merge = new Rules::Merge{parent, new Rules{mcs_policy_create()}, head};
+  mcs_policy_inherit(merge->result->policy, child->policy);
+  mcs_policy_inherit(merge->result->policy, parent->policy);
+  while (!child->merges.compare_exchange_weak(merge->next, merge, std::memory_order_acq_rel)) {
+    // Another thread may have made the same meanwhile; then both are kept and the newer one used.
+  }
+  return merge->result;
+}
+
+const char* set_domain(cmd_parms* cmd, void*, int argc, char* const argv[]) noexcept {
+  if (const char* error = ap_check_cmd_context(cmd, GLOBAL_ONLY)) return error;
+  if (global->domain_place != nullptr) {
+    return apr_psprintf(cmd->pool, "McsDomain is set already at %s: a server joins one domain",
+                        global->domain_place);
+  }
+  if (argc == 0) return "McsDomain needs a name, for example: McsDomain site size=256m";
+  global->domain_place = place(cmd);
+  global->domain.name = apr_pstrdup(cmd->pool, argv[0]);
+  for (int i = 1; i < argc; ++i) {
+    char error[512] = "";
+    if (mcs_domain_option(&global->domain, apr_pstrdup(cmd->pool, argv[i]), error, sizeof error) ==
+        MCS_ERROR) {
+      return apr_psprintf(cmd->pool, "McsDomain: %s", error);
+    }
+  }
+  return nullptr;
+}
+
+const char* set_enabled(cmd_parms* cmd, void* config, int enabled) noexcept {
+  static_cast<DirConfig*>(config)->enabled = enabled;
+  if (enabled && global->enabled_place == nullptr) global->enabled_place = place(cmd);
+  return nullptr;
+}
+
+const char* set_rule(cmd_parms* cmd, void* config, int argc, char* const argv[]) noexcept {
+  auto* dir = static_cast<DirConfig*>(config);
+  if (dir->rules == nullptr) dir->rules = create_rules(cmd->pool);
+  char error[512] = "";
+  mcs_status status = mcs_policy_set(dir->rules->policy, cmd->cmd->name + strlen(kPrefix),
+                                     static_cast<size_t>(argc), argv, error, sizeof error);
+  if (status == MCS_ERROR) return apr_psprintf(cmd->pool, "%s: %s", cmd->cmd->name, error);
+  if (status == MCS_WARNING) {
+    ap_log_error(APLOG_MARK, APLOG_STARTUP | APLOG_WARNING, 0, cmd->server, "%s at %s: %s",
+                 cmd->cmd->name, place(cmd), error);
+  }
+  return nullptr;
+}
+
+int pre_config(apr_pool_t* pool, apr_pool_t*, apr_pool_t*) noexcept {
+  global = new (apr_palloc(pool, sizeof(Global))) Global;
+  return OK;
+}
+
+bool is_configtest() noexcept { return ap_state_query(AP_SQ_RUN_MODE) == AP_SQ_RM_CONFIG_TEST; }
+
+void complete_domain(apr_pool_t* pool) noexcept {
+  mcs_domain_options& domain = global->domain;
+  ap_version_t version;
+  ap_get_server_revision(&version);
+  domain.server = apr_psprintf(pool, "httpd/%d.%d.%d", version.major, version.minor, version.patch);
+  // Children run as User, so a domain that root creates for them must be that user's.
+  if (domain.owner == nullptr && geteuid() == 0) domain.owner = ap_unixd_config.user_name;
+}
+
+int check_config(apr_pool_t* pool, apr_pool_t*, apr_pool_t*, server_rec* server) noexcept {
+  if (global->domain_place == nullptr) {
+    if (global->enabled_place == nullptr) return OK;
+    ap_log_error(APLOG_MARK, APLOG_STARTUP | APLOG_ERR, 0, server,
+                 "McsCache On at %s needs a domain: add a line like `McsDomain site size=256m` "
+                 "outside all <VirtualHost> sections",
+                 global->enabled_place);
+    return HTTP_INTERNAL_SERVER_ERROR;
+  }
+  complete_domain(pool);
+  // A server that starts or reloads goes on without the cache rather than not at all.
+  if (!is_configtest()) return OK;
+  char error[512] = "";
+  mcs_status status = mcs_domain_check(&global->domain, error, sizeof error);
+  if (status == MCS_OK) return OK;
+  ap_log_error(APLOG_MARK, APLOG_STARTUP | (status == MCS_ERROR ? APLOG_ERR : APLOG_WARNING), 0,
+               server, "McsDomain at %s: %s", global->domain_place, error);
+  return status == MCS_ERROR ? HTTP_INTERNAL_SERVER_ERROR : OK;
+}
+
+// A key base that no other site has, for where McsCacheKeyBase does not set one.
+const char* default_key_base(apr_pool_t* pool, const server_rec* server) noexcept {
+  auto* core = static_cast<core_server_config*>(ap_get_core_module_config(server->module_config));
+  char host[256] = "";
+  gethostname(host, sizeof host - 1);
+  return apr_psprintf(pool, "httpd@%s %s:%u %s", host,
+                      server->server_hostname != nullptr ? server->server_hostname : "",
+                      static_cast<unsigned>(server->port),
+                      core->ap_document_root != nullptr ? core->ap_document_root : "");
+}
+
+// Gives the server a configuration of its own: httpd lets virtual hosts without a directive of this
+// module share the main server's.
+void complete_rules(apr_pool_t* pool, server_rec* server) noexcept {
+  auto* shared =
+      static_cast<const DirConfig*>(ap_get_module_config(server->lookup_defaults, &mcs_module));
+  auto* dir = static_cast<DirConfig*>(create_dir_config(pool, nullptr));
+  if (shared != nullptr) *dir = *shared;
+  ap_set_module_config(server->lookup_defaults, &mcs_module, dir);
+  Rules* defaults = create_rules(pool);
+  const char* key_base = default_key_base(pool, server);
+  char error[512] = "";
+  if (mcs_policy_set(defaults->policy, "KeyBase", 1, &key_base, error, sizeof error) != MCS_OK) {
+    ap_log_error(APLOG_MARK, APLOG_ERR, 0, server, "cache off: default key base: %s", error);
+    dir->enabled = 0;
+  }
+  dir->rules = dir->rules != nullptr ? inherit(dir->rules, defaults) : defaults;
+}
+
+// Above this many bytes that are not in a file, the event MPM blocks a thread until the client has
+// read them; bodies in shared memory would be, although they need no memory of their own.
+bool raise_flush_threshold(server_rec* server) noexcept {
+  auto* core = static_cast<core_server_config*>(ap_get_core_module_config(server->module_config));
+  if (core->flush_max_threshold != kHttpdFlushThreshold) return false;
+  core->flush_max_threshold = kFlushThreshold;
+  return true;
+}
+
+int post_config(apr_pool_t* pool, apr_pool_t*, apr_pool_t*, server_rec* main_server) noexcept {
+  if (global->domain_place == nullptr || is_configtest() ||
+      ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_CREATE_PRE_CONFIG) {
+    return OK;
+  }
+  char error[512] = "";
+  mcs_status status = mcs_domain_prepare(&global->domain, error, sizeof error);
+  if (status != MCS_OK) {
+    ap_log_error(APLOG_MARK, status == MCS_ERROR ? APLOG_ERR : APLOG_WARNING, 0, main_server,
+                 "McsDomain at %s: %s", global->domain_place, error);
+  }
+  int async = 0;
+  ap_mpm_query(AP_MPMQ_IS_ASYNC, &async);
+  bool raised = false;
+  for (server_rec* server = main_server; server != nullptr; server = server->next) {
+    complete_rules(pool, server);
+    if (async && global->enabled_place != nullptr) raised |= raise_flush_threshold(server);
+  }
+  if (raised) {
+    ap_log_error(APLOG_MARK, APLOG_INFO, 0, main_server,
+                 "FlushMaxThreshold raised to %" APR_SIZE_T_FMT
+                 ", so that slow clients of large cached bodies occupy no thread",
+                 kFlushThreshold);
+  }
+  return OK;
+}
+
+template <class Function>
+cmd_func as_command(Function* function) noexcept {
+  // In C++, httpd declares all command functions without parameters and calls them by args_how.
+  return reinterpret_cast<cmd_func>(reinterpret_cast<void (*)()>(function));
+}
+
+command_rec rule(const char* name, const char* help) noexcept {
+  return {name, as_command(set_rule), nullptr, RSRC_CONF | ACCESS_CONF, TAKE_ARGV, help};
+}
+
+}  // namespace
+
+const command_rec directives[] = {
+    {"McsDomain", as_command(set_domain), nullptr, RSRC_CONF, TAKE_ARGV,
+     "name of the cache domain, then options such as size=256m"},
+    {"McsCache", as_command(set_enabled), nullptr, RSRC_CONF | ACCESS_CONF, FLAG,
+     "On or Off: answer from the shared cache"},
+    rule("McsCacheValid", "how long a file is served without a look at the disk"),
+    rule("McsCacheKeyBase", "sites with the same key base share entries"),
+    rule("McsCacheStatusHeader", "On or Off: send Cache-Status (RFC 9211)"),
+    {nullptr, nullptr, nullptr, 0, RAW_ARGS, nullptr}};
+
+void* create_dir_config(apr_pool_t* pool, char*) noexcept {
+  return new (apr_palloc(pool, sizeof(DirConfig))) DirConfig;
+}
+
+void* merge_dir_config(apr_pool_t* pool, void* parent_config, void* child_config) noexcept {
+  auto* parent = static_cast<DirConfig*>(parent_config);
+  auto* child = static_cast<DirConfig*>(child_config);
+  auto* merged = new (apr_palloc(pool, sizeof(DirConfig))) DirConfig;
+  merged->enabled = child->enabled >= 0 ? child->enabled : parent->enabled;
+  merged->rules = child->rules == nullptr    ? parent->rules
+                  : parent->rules == nullptr ? child->rules
+                                             : inherit(child->rules, parent->rules);
+  return merged;
+}
+
+const mcs_policy* policy_of(const request_rec* r) noexcept {
+  auto* dir = static_cast<const DirConfig*>(ap_get_module_config(r->per_dir_config, &mcs_module));
+  return dir != nullptr && dir->enabled > 0 && dir->rules != nullptr ? dir->rules->policy : nullptr;
+}
+
+const mcs_domain_options* configured_domain() noexcept {
+  return global != nullptr && global->domain_place != nullptr ? &global->domain : nullptr;
+}
+
+void register_config_hooks() noexcept {
+  ap_hook_pre_config(pre_config, nullptr, nullptr, APR_HOOK_MIDDLE);
+  ap_hook_check_config(check_config, nullptr, nullptr, APR_HOOK_MIDDLE);
+  ap_hook_post_config(post_config, nullptr, nullptr, APR_HOOK_MIDDLE);
+}
+
+}  // namespace mcs::httpd

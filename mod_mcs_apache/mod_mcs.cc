@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mod_mcs_apache/mod_mcs.h"
+
+#include <http_core.h>
+
+namespace mcs::httpd {
+namespace {
+
+void register_hooks(apr_pool_t*) noexcept {
+  register_config_hooks();
+  register_process_hooks();
+  register_body_filter();
+  // Directly before httpd's own handler for files, so that a request reaches the cache only after
+  // access control and only if no other module (CGI, PHP, proxy, WebDAV, …) answers it.
+  ap_hook_handler(serve_static_file, nullptr, nullptr, APR_HOOK_REALLY_LAST - 1);
+}
+
+}  // namespace
+}  // namespace mcs::httpd
+
+module mcs_module = {STANDARD20_MODULE_STUFF,
+                     mcs::httpd::create_dir_config,
+                     mcs::httpd::merge_dir_config,
+                     nullptr,
+                     nullptr,
+                     mcs::httpd::directives,
+                     mcs::httpd::register_hooks,
+                     AP_MODULE_FLAG_NONE};

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Local files through the cache: what httpd's default handler does, with the cache in the place of
+// the file.
+#include "mod_mcs_apache/mod_mcs.h"
+
+#include <apr_strings.h>
+#include <fcntl.h>
+#include <http_core.h>
+#include <http_protocol.h>
+#include <http_request.h>
+#include <unistd.h>
+
+#include <cstring>
+
+namespace mcs::httpd {
+namespace {
+
+constexpr unsigned kContentMd5On = 1;  // core_dir_config::content_md5; httpd's name is private
+
+// The key's path: the file's path below the server's DocumentRoot. A file that was mapped from
+// elsewhere (Alias, UserDir, VirtualDocumentRoot, …) has its whole path after a second slash, which
+// no path below a document root starts with, so that the two can never be taken for each other.
+mcs_str key_path(request_rec* r) noexcept {
+  auto* core =
+      static_cast<core_server_config*>(ap_get_core_module_config(r->server->module_config));
+  const char* root = core->ap_document_root;
+  size_t size = root != nullptr ? strlen(root) : 0;
+  while (size > 0 && root[size - 1] == '/') --size;
+  const char* path = r->filename;
+  if (root == nullptr || strncmp(path, root, size) != 0 || path[size] != '/') {
+    path = apr_pstrcat(r->pool, "/", r->filename, nullptr);
+    size = 0;
+  }
+  return {path + size, strlen(path + size)};
+}
+
+void note_status(request_rec* r, mcs_cache_status status) noexcept {
+  if (status == MCS_CACHE_NONE) return;
+  const char* name = mcs_cache_status_name(status);
+  apr_table_setn(r->notes, "mcs-cache-status", name);
+  apr_table_setn(r->subprocess_env, "mcs-cache-status", name);
+}
+
+bool is_for_the_cache(request_rec* r, const core_dir_config* core) noexcept {
+  if (r->method_number != M_GET || r->finfo.filetype != APR_REG || r->filename == nullptr) {
+    return false;
+  }
+  if (r->used_path_info != AP_REQ_ACCEPT_PATH_INFO && r->path_info != nullptr &&
+      *r->path_info != '\0') {
+    return false;
+  }
+  return core->content_md5 != kContentMd5On && !ap_request_has_body(r);
+}
+
+bool sends_etag(const core_dir_config* core) noexcept {
+  return (((core->etag_bits & ~core->etag_remove) | core->etag_add) & ETAG_NONE) == 0;
+}
+
+// A file of r's pool around fd, which it takes over even on failure. apr_os_file_put would give
+// one without a clean-up, which HTTP/2, where a file may outlive its request, could not pass on.
+apr_file_t* adopt_file(request_rec* r, int fd, bool sendfile) noexcept {
+  apr_file_t* file = nullptr;
+  apr_os_file_t placeholder = -1;
+  apr_int32_t flags = APR_READ | APR_BINARY | (sendfile ? APR_SENDFILE_ENABLED : 0);
+  if (apr_file_open(&file, "/dev/null", flags, 0, r->pool) != APR_SUCCESS ||
+      apr_os_file_get(&placeholder, file) != APR_SUCCESS || dup3(fd, placeholder, O_CLOEXEC) < 0) {
+    ap_log_rerror(APLOG_MARK, APLOG_ERR, errno, r, "cannot pass on the open file %s", r->filename);
+    file = nullptr;
+  }
+  close(fd);
+  return file;
+}
+
+int send(request_rec* r, apr_bucket_brigade* brigade, const bool* body_failed) noexcept {
+  conn_rec* c = r->connection;
+  APR_BRIGADE_INSERT_TAIL(brigade, apr_bucket_eos_create(c->bucket_alloc));
+  apr_status_t status = ap_pass_brigade(r->output_filters, brigade);
+  apr_brigade_cleanup(brigade);
+  if (body_failed != nullptr && *body_failed) return AP_FILTER_ERROR;  // no end of body may follow
+  if (status == APR_SUCCESS || r->status != HTTP_OK || c->aborted) return OK;
+  ap_log_rerror(APLOG_MARK, APLOG_DEBUG, status, r, "sending %s failed", r->filename);
+  return AP_FILTER_ERROR;
+}
+
+}  // namespace
+
+int serve_static_file(request_rec* r) noexcept {
+  const mcs_policy* policy = policy_of(r);
+  if (policy == nullptr) return DECLINED;
+  auto* core = static_cast<core_dir_config*>(ap_get_core_module_config(r->per_dir_config));
+  if (!is_for_the_cache(r, core)) return DECLINED;
+  mcs_process* process = joined();
+  if (process == nullptr) return DECLINED;
+  if (apr_table_get(r->subprocess_env, "no-cache") != nullptr) {
+    note_status(r, MCS_CACHE_BYPASS);
+    return DECLINED;
+  }
+
+  mcs_static_request request{};
+  request.policy = policy;
+  request.path = key_path(r);
+  request.file = r->filename;
+  request.head = r->header_only;
+  request.last_try = 0;
+  request.waiter = nullptr;
+  request.alloc = [](void* pool, size_t size) {
+    return apr_palloc(static_cast<apr_pool_t*>(pool), size);
+  };
+  request.alloc_context = response_pool(r);
+  mcs_response response{};
+  response.file_fd = -1;
+  mcs_outcome outcome;
+  {
+    CallGuard guard;
+    outcome = mcs_static_get(process, &request, &response);
+  }
+  note_status(r, response.cache_status);
+  apr_table_setn(r->subprocess_env, "mcs-cache-key", request.path.data);
+  if (outcome != MCS_RESPONSE && outcome != MCS_FILE) return DECLINED;
+
+  const bool* body_failed = nullptr;
+  apr_bucket_brigade* brigade = apr_brigade_create(r->pool, r->connection->bucket_alloc);
+  if (outcome == MCS_FILE) {
+    apr_file_t* file = adopt_file(r, response.file_fd, core->enable_sendfile == ENABLE_SENDFILE_ON);
+    if (file == nullptr) return DECLINED;
+    apr_bucket* bucket = apr_brigade_insert_file(
+        brigade, file, 0, static_cast<apr_off_t>(response.body_length), r->pool);
+    // The cache hands out what changes right now: mapped, a file cut short would be a SIGBUS.
+    if (bucket != nullptr) apr_bucket_file_enable_mmap(bucket, 0);
+  } else {
+    body_failed = append_body(r, brigade, process, response);
+  }
+
+  if (response.last_modified >= 0) {
+    ap_update_mtime(r, apr_time_from_sec(response.last_modified));
+    ap_set_last_modified(r);
+  }
+  if (response.etag.size > 0 && sends_etag(core)) {
+    apr_table_setn(r->headers_out, "ETag",
+                   apr_pstrmemdup(r->pool, response.etag.data, response.etag.size));
+  }
+  if (response.cache_status_field.size > 0) {
+    apr_table_mergen(r->headers_out, "Cache-Status",
+                     apr_pstrmemdup(r->pool, response.cache_status_field.data,
+                                    response.cache_status_field.size));
+  }
+  ap_set_accept_ranges(r);
+  ap_set_content_length(r, static_cast<apr_off_t>(response.body_length));
+  int condition = ap_meets_conditions(r);
+  if (condition != OK) {
+    r->status = condition;
+    apr_brigade_cleanup(brigade);
+  }
+  return send(r, brigade, body_failed);
+}
+
+}  // namespace mcs::httpd
