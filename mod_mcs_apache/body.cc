@@ -119,6 +119,9 @@ const apr_bucket_type_t direct_type = {"MCSD",
                                        apr_bucket_shared_split,
                                        apr_bucket_shared_copy};
 
+// The ring macros of APR find a ring's sentinel with casts that clang warns about.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wcast-qual"
 apr_status_t direct_filter(ap_filter_t* filter, apr_bucket_brigade* brigade) noexcept {
   if (filter->next != nullptr && filter->next->frec == ap_core_output_filter_handle) {
     for (apr_bucket* bucket = APR_BRIGADE_FIRST(brigade); bucket != APR_BRIGADE_SENTINEL(brigade);
@@ -128,6 +131,8 @@ apr_status_t direct_filter(ap_filter_t* filter, apr_bucket_brigade* brigade) noe
   }
   return ap_pass_brigade(filter->next, brigade);
 }
+
+#pragma GCC diagnostic pop
 
 void ensure_direct_filter(request_rec* r) noexcept {
   for (ap_filter_t* f = r->connection->output_filters; f != nullptr; f = f->next) {
@@ -159,7 +164,7 @@ const bool* append_pinned(request_rec* r, apr_bucket_brigade* brigade, mcs_proce
     bucket->start = start;
     bucket->length = length;
     ++body->refcount.refcount;
-    APR_BRIGADE_INSERT_TAIL(brigade, bucket);
+    append_bucket(brigade, bucket);
     start += static_cast<apr_off_t>(length);
   }
   destroy(body);
@@ -173,6 +178,13 @@ void register_body_filter() noexcept {
       "MCS_DIRECT", direct_filter, nullptr, static_cast<ap_filter_type>(AP_FTYPE_NETWORK - 1));
 }
 
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wcast-qual"
+void append_bucket(apr_bucket_brigade* brigade, apr_bucket* bucket) noexcept {
+  APR_BRIGADE_INSERT_TAIL(brigade, bucket);
+}
+#pragma GCC diagnostic pop
+
 apr_pool_t* response_pool(request_rec* r) noexcept {
   while (r->main != nullptr) r = r->main;
   return r->pool;
@@ -181,12 +193,13 @@ apr_pool_t* response_pool(request_rec* r) noexcept {
 const bool* append_body(request_rec* r, apr_bucket_brigade* brigade, mcs_process* process,
                         const mcs_response& response) noexcept {
   if (response.body_pinned) return append_pinned(r, brigade, process, response);
+  apr_bucket_alloc_t* list = r->connection->bucket_alloc;
   for (size_t i = 0; i < response.body_count; ++i) {
     if (response.body[i].iov_len == 0) continue;
     // Immortal for httpd: the response's pool is destroyed behind the last byte of the response.
-    APR_BRIGADE_INSERT_TAIL(
-        brigade, apr_bucket_immortal_create(static_cast<const char*>(response.body[i].iov_base),
-                                            response.body[i].iov_len, r->connection->bucket_alloc));
+    append_bucket(brigade,
+                  apr_bucket_immortal_create(static_cast<const char*>(response.body[i].iov_base),
+                                             response.body[i].iov_len, list));
   }
   mcs_response unpinned = response;
   CallGuard guard;

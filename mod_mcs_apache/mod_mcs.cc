@@ -18,11 +18,11 @@ void register_hooks(apr_pool_t*) noexcept {
 }  // namespace
 }  // namespace mcs::httpd
 
-module mcs_module = {STANDARD20_MODULE_STUFF,
-                     mcs::httpd::create_dir_config,
-                     mcs::httpd::merge_dir_config,
-                     nullptr,
-                     nullptr,
-                     mcs::httpd::directives,
-                     mcs::httpd::register_hooks,
-                     AP_MODULE_FLAG_NONE};
+module_struct mcs_module = {STANDARD20_MODULE_STUFF,
+                            mcs::httpd::create_dir_config,
+                            mcs::httpd::merge_dir_config,
+                            nullptr,
+                            nullptr,
+                            mcs::httpd::directives,
+                            mcs::httpd::register_hooks,
+                            AP_MODULE_FLAG_NONE};

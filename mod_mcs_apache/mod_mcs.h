@@ -12,7 +12,7 @@
 
 #include "libglobalcache/globalcache.h"
 
-extern "C" __attribute__((visibility("default"))) module mcs_module;
+extern "C" __attribute__((visibility("default"))) module_struct mcs_module;
 // As APLOG_USE_MODULE, which would declare mcs_module with this build's hidden visibility.
 [[maybe_unused]] static int* const aplog_module_index = &mcs_module.module_index;
 
@@ -66,6 +66,8 @@ void register_body_filter() noexcept;
 // pool, that becomes true if shared memory was lost while the body was read; nullptr if it cannot.
 const bool* append_body(request_rec* r, apr_bucket_brigade* brigade, mcs_process* process,
                         const mcs_response& response) noexcept;
+
+void append_bucket(apr_bucket_brigade* brigade, apr_bucket* bucket) noexcept;
 
 // The pool that lives until the client has all of the response, also in a subrequest.
 apr_pool_t* response_pool(request_rec* r) noexcept;

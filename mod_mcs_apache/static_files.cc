@@ -74,7 +74,7 @@ apr_file_t* adopt_file(request_rec* r, int fd, bool sendfile) noexcept {
 
 int send(request_rec* r, apr_bucket_brigade* brigade, const bool* body_failed) noexcept {
   conn_rec* c = r->connection;
-  APR_BRIGADE_INSERT_TAIL(brigade, apr_bucket_eos_create(c->bucket_alloc));
+  append_bucket(brigade, apr_bucket_eos_create(c->bucket_alloc));
   apr_status_t status = ap_pass_brigade(r->output_filters, brigade);
   apr_brigade_cleanup(brigade);
   if (body_failed != nullptr && *body_failed) return AP_FILTER_ERROR;  // no end of body may follow
