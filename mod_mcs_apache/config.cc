@@ -7,6 +7,7 @@
 #include <apr_strings.h>
 #include <http_core.h>
 #include <http_main.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <unixd.h>
 
@@ -22,13 +23,14 @@ struct Rules {
     Rules* result;
     Merge* next;
   };
-  mcs_policy* policy;
+  Site site{mcs_policy_create(), nullptr};
   std::atomic<Merge*> merges{nullptr};  // only ever pushed to
 };
 
 namespace {
 
 constexpr char kPrefix[] = "McsCache";
+constexpr char kKeyBase[] = "KeyBase";
 constexpr apr_size_t kFlushThreshold = 16 * 1024 * 1024;
 constexpr apr_size_t kHttpdFlushThreshold = 65535;  // httpd's own default
 
@@ -37,6 +39,7 @@ struct Global {
   mcs_domain_options domain{};
   const char* domain_place = nullptr;   // "file:line" of McsDomain
   const char* enabled_place = nullptr;  // of the first McsCache On
+  KeyBase* key_bases = nullptr;
 };
 Global* global;
 
@@ -52,13 +55,13 @@ apr_status_t destroy_rules(void* data) noexcept {
     delete merge;
     merge = next;
   }
-  mcs_policy_destroy(rules->policy);
+  mcs_policy_destroy(rules->site.policy);
   delete rules;
   return APR_SUCCESS;
 }
 
 Rules* create_rules(apr_pool_t* pool) noexcept {
-  auto* rules = new Rules{mcs_policy_create()};
+  auto* rules = new Rules;
   apr_pool_cleanup_register(pool, rules, destroy_rules, apr_pool_cleanup_null);
   return rules;
 }
@@ -69,13 +72,22 @@ Rules* inherit(Rules* child, const Rules* parent) noexcept {
   for (Rules::Merge* merge = head; merge != nullptr; merge = merge->next) {
     if (merge->parent == parent) return merge->result;
   }
-  auto* merge = new Rules::Merge{parent, new Rules{mcs_policy_create()}, head};
-  mcs_policy_inherit(merge->result->policy, child->policy);
-  mcs_policy_inherit(merge->result->policy, parent->policy);
+  auto* merge = new Rules::Merge{parent, new Rules, head};
+  Rules* result = merge->result;
+  mcs_policy_inherit(result->site.policy, child->site.policy);
+  mcs_policy_inherit(result->site.policy, parent->site.policy);
+  result->site.key_base =
+      child->site.key_base != nullptr ? child->site.key_base : parent->site.key_base;
   while (!child->merges.compare_exchange_weak(merge->next, merge, std::memory_order_acq_rel)) {
     // Another thread may have made the same meanwhile; then both are kept and the newer one used.
   }
   return merge->result;
+}
+
+KeyBase* add_key_base(apr_pool_t* pool, const char* name, const server_rec* home) noexcept {
+  global->key_bases = new (apr_palloc(pool, sizeof(KeyBase)))
+      KeyBase{apr_pstrdup(pool, name), home, nullptr, global->key_bases};
+  return global->key_bases;
 }
 
 const char* set_domain(cmd_parms* cmd, void*, int argc, char* const argv[]) noexcept {
@@ -106,14 +118,20 @@ const char* set_enabled(cmd_parms* cmd, void* config, int enabled) noexcept {
 const char* set_rule(cmd_parms* cmd, void* config, int argc, char* const argv[]) noexcept {
   auto* dir = static_cast<DirConfig*>(config);
   if (dir->rules == nullptr) dir->rules = create_rules(cmd->pool);
+  Site& site = dir->rules->site;
+  const char* rule = cmd->cmd->name + strlen(kPrefix);
   char error[512] = "";
-  mcs_status status = mcs_policy_set(dir->rules->policy, cmd->cmd->name + strlen(kPrefix),
-                                     static_cast<size_t>(argc), argv, error, sizeof error);
-  if (status == MCS_ERROR) return apr_psprintf(cmd->pool, "%s: %s", cmd->cmd->name, error);
-  if (status == MCS_WARNING) {
-    ap_log_error(APLOG_MARK, APLOG_STARTUP | APLOG_WARNING, 0, cmd->server, "%s at %s: %s",
-                 cmd->cmd->name, place(cmd), error);
+  switch (mcs_policy_set(site.policy, rule, static_cast<size_t>(argc), argv, error, sizeof error)) {
+    case MCS_ERROR:
+      return apr_psprintf(cmd->pool, "%s: %s", cmd->cmd->name, error);
+    case MCS_WARNING:
+      ap_log_error(APLOG_MARK, APLOG_STARTUP | APLOG_WARNING, 0, cmd->server, "%s at %s: %s",
+                   cmd->cmd->name, place(cmd), error);
+      break;
+    case MCS_OK:
+      break;
   }
+  if (strcmp(rule, kKeyBase) == 0) site.key_base = add_key_base(cmd->pool, argv[0], cmd->server);
   return nullptr;
 }
 
@@ -153,15 +171,47 @@ int check_config(apr_pool_t* pool, apr_pool_t*, apr_pool_t*, server_rec* server)
   return status == MCS_ERROR ? HTTP_INTERNAL_SERVER_ERROR : OK;
 }
 
-// A key base that no other site has, for where McsCacheKeyBase does not set one.
-const char* default_key_base(apr_pool_t* pool, const server_rec* server) noexcept {
+const char* document_root(apr_pool_t* pool, const server_rec* server) noexcept {
   auto* core = static_cast<core_server_config*>(ap_get_core_module_config(server->module_config));
+  if (core->ap_document_root == nullptr) return nullptr;
+  size_t size = strlen(core->ap_document_root);
+  while (size > 0 && core->ap_document_root[size - 1] == '/') --size;
+  return apr_pstrmemdup(pool, core->ap_document_root, size);
+}
+
+// A key base set outside all virtual hosts holds for each of them, so it belongs to the document
+// root they have in common. If they have different ones, its keys are whole paths.
+void find_roots(apr_pool_t* pool, const server_rec* main_server) noexcept {
+  const server_rec* first = main_server->next != nullptr ? main_server->next : main_server;
+  const char* shared = document_root(pool, first);
+  for (const server_rec* server = first; shared != nullptr && server != nullptr;
+       server = server->next) {
+    const char* root = document_root(pool, server);
+    if (root == nullptr || strcmp(root, shared) != 0) shared = nullptr;
+  }
+  for (KeyBase* key_base = global->key_bases; key_base != nullptr; key_base = key_base->next) {
+    key_base->root = key_base->home == main_server ? shared : document_root(pool, key_base->home);
+    if (key_base->root == nullptr) {
+      ap_log_error(APLOG_MARK, APLOG_WARNING, 0, main_server,
+                   "McsCacheKeyBase %s is in effect for several DocumentRoots, so its entries are "
+                   "not shared with other servers: set it in each <VirtualHost> instead",
+                   key_base->name);
+    }
+  }
+}
+
+// A key base that no other site has, also none of an httpd with the same paths in a container, for
+// where McsCacheKeyBase does not set one.
+const char* default_key_base(apr_pool_t* pool, const server_rec* server) noexcept {
+  const char* root = document_root(pool, server);
+  struct stat info = {};
+  if (root != nullptr) (void)stat(root[0] != '\0' ? root : "/", &info);
   char host[256] = "";
   gethostname(host, sizeof host - 1);
-  return apr_psprintf(pool, "httpd@%s %s:%u %s", host,
+  return apr_psprintf(pool, "httpd:%s:%s:%u:%lu.%lu:%s", host,
                       server->server_hostname != nullptr ? server->server_hostname : "",
-                      static_cast<unsigned>(server->port),
-                      core->ap_document_root != nullptr ? core->ap_document_root : "");
+                      static_cast<unsigned>(server->port), static_cast<unsigned long>(info.st_dev),
+                      static_cast<unsigned long>(info.st_ino), root != nullptr ? root : "");
 }
 
 // Gives the server a configuration of its own: httpd lets virtual hosts without a directive of this
@@ -173,9 +223,12 @@ void complete_rules(apr_pool_t* pool, server_rec* server) noexcept {
   if (shared != nullptr) *dir = *shared;
   ap_set_module_config(server->lookup_defaults, &mcs_module, dir);
   Rules* defaults = create_rules(pool);
-  const char* key_base = default_key_base(pool, server);
+  const char* name = default_key_base(pool, server);
+  KeyBase* key_base = add_key_base(pool, name, server);
+  key_base->root = document_root(pool, server);
+  defaults->site.key_base = key_base;
   char error[512] = "";
-  if (mcs_policy_set(defaults->policy, "KeyBase", 1, &key_base, error, sizeof error) != MCS_OK) {
+  if (mcs_policy_set(defaults->site.policy, kKeyBase, 1, &name, error, sizeof error) != MCS_OK) {
     ap_log_error(APLOG_MARK, APLOG_ERR, 0, server, "cache off: default key base: %s", error);
     dir->enabled = 0;
   }
@@ -205,6 +258,7 @@ int post_config(apr_pool_t* pool, apr_pool_t*, apr_pool_t*, server_rec* main_ser
   int async = 0;
   ap_mpm_query(AP_MPMQ_IS_ASYNC, &async);
   bool raised = false;
+  find_roots(pool, main_server);
   for (server_rec* server = main_server; server != nullptr; server = server->next) {
     complete_rules(pool, server);
     if (async && global->enabled_place != nullptr) raised |= raise_flush_threshold(server);
@@ -255,9 +309,9 @@ void* merge_dir_config(apr_pool_t* pool, void* parent_config, void* child_config
   return merged;
 }
 
-const mcs_policy* policy_of(const request_rec* r) noexcept {
+const Site* site_of(const request_rec* r) noexcept {
   auto* dir = static_cast<const DirConfig*>(ap_get_module_config(r->per_dir_config, &mcs_module));
-  return dir != nullptr && dir->enabled > 0 && dir->rules != nullptr ? dir->rules->policy : nullptr;
+  return dir != nullptr && dir->enabled > 0 && dir->rules != nullptr ? &dir->rules->site : nullptr;
 }
 
 const mcs_domain_options* configured_domain() noexcept {

@@ -34,8 +34,23 @@ void* create_dir_config(apr_pool_t* pool, char* directory) noexcept;
 void* merge_dir_config(apr_pool_t* pool, void* parent, void* child) noexcept;
 void register_config_hooks() noexcept;
 
-// The rules for this request, or nullptr if the cache is off for it.
-const mcs_policy* policy_of(const request_rec* r) noexcept;
+// A key base belongs to one document root: that of the virtual host it was set in. So a key names
+// one file, however many hosts, aliases and user directories the key base is in effect for.
+struct KeyBase {
+  const char* name;
+  const server_rec* home;      // where it was set
+  const char* root = nullptr;  // without a slash at its end; nullptr: every key has the whole path
+  KeyBase* next = nullptr;
+};
+
+// What holds for all requests of one context.
+struct Site {
+  mcs_policy* policy;
+  const KeyBase* key_base;  // the one in policy
+};
+
+// The site of this request, or nullptr if the cache is off for it.
+const Site* site_of(const request_rec* r) noexcept;
 // nullptr without McsDomain. Lives as long as the configuration.
 const mcs_domain_options* configured_domain() noexcept;
 

@@ -18,21 +18,16 @@ namespace {
 
 constexpr unsigned kContentMd5On = 1;  // core_dir_config::content_md5; httpd's name is private
 
-// The key's path: the file's path below the server's DocumentRoot. A file that was mapped from
-// elsewhere (Alias, UserDir, VirtualDocumentRoot, …) has its whole path after a second slash, which
-// no path below a document root starts with, so that the two can never be taken for each other.
-mcs_str key_path(request_rec* r) noexcept {
-  auto* core =
-      static_cast<core_server_config*>(ap_get_core_module_config(r->server->module_config));
-  const char* root = core->ap_document_root;
-  size_t size = root != nullptr ? strlen(root) : 0;
-  while (size > 0 && root[size - 1] == '/') --size;
-  const char* path = r->filename;
-  if (root == nullptr || strncmp(path, root, size) != 0 || path[size] != '/') {
+// The key's path: the file's path below the key base's document root. A file from elsewhere (Alias,
+// UserDir, VirtualDocumentRoot, …) has its whole path after a second slash, which no path below a
+// document root starts with, so that the two can never be taken for each other.
+mcs_str key_path(request_rec* r, const KeyBase& key_base) noexcept {
+  const size_t size = key_base.root != nullptr ? strlen(key_base.root) : 0;
+  const char* path = r->filename + size;
+  if (key_base.root == nullptr || strncmp(r->filename, key_base.root, size) != 0 || *path != '/') {
     path = apr_pstrcat(r->pool, "/", r->filename, nullptr);
-    size = 0;
   }
-  return {path + size, strlen(path + size)};
+  return {path, strlen(path)};
 }
 
 void note_status(request_rec* r, mcs_cache_status status) noexcept {
@@ -86,8 +81,8 @@ int send(request_rec* r, apr_bucket_brigade* brigade, const bool* body_failed) n
 }  // namespace
 
 int serve_static_file(request_rec* r) noexcept {
-  const mcs_policy* policy = policy_of(r);
-  if (policy == nullptr) return DECLINED;
+  const Site* site = site_of(r);
+  if (site == nullptr) return DECLINED;
   auto* core = static_cast<core_dir_config*>(ap_get_core_module_config(r->per_dir_config));
   if (!is_for_the_cache(r, core)) return DECLINED;
   mcs_process* process = joined();
@@ -98,8 +93,8 @@ int serve_static_file(request_rec* r) noexcept {
   }
 
   mcs_static_request request{};
-  request.policy = policy;
-  request.path = key_path(r);
+  request.policy = site->policy;
+  request.path = key_path(r, *site->key_base);
   request.file = r->filename;
   request.head = r->header_only;
   request.last_try = 0;
@@ -116,7 +111,8 @@ int serve_static_file(request_rec* r) noexcept {
     outcome = mcs_static_get(process, &request, &response);
   }
   note_status(r, response.cache_status);
-  apr_table_setn(r->subprocess_env, "mcs-cache-key", request.path.data);
+  apr_table_setn(r->subprocess_env, "mcs-cache-key",
+                 apr_pstrcat(r->pool, site->key_base->name, request.path.data, nullptr));
   if (outcome != MCS_RESPONSE && outcome != MCS_FILE) return DECLINED;
 
   const bool* body_failed = nullptr;
