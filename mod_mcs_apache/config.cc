@@ -4,6 +4,7 @@
 #include "mod_mcs_apache/mod_mcs.h"
 
 #include <ap_mpm.h>
+#include <apr_fnmatch.h>
 #include <apr_strings.h>
 #include <http_core.h>
 #include <http_main.h>
@@ -84,10 +85,28 @@ Rules* inherit(Rules* child, const Rules* parent) noexcept {
   return merge->result;
 }
 
-KeyBase* add_key_base(apr_pool_t* pool, const char* name, const server_rec* home) noexcept {
+KeyBase* add_key_base(apr_pool_t* pool, const char* name, const server_rec* home,
+                      const char* directory) noexcept {
   global->key_bases = new (apr_palloc(pool, sizeof(KeyBase)))
-      KeyBase{apr_pstrdup(pool, name), home, nullptr, global->key_bases};
+      KeyBase{apr_pstrdup(pool, name), home, directory, nullptr, global->key_bases};
   return global->key_bases;
+}
+
+const char* without_last_slashes(apr_pool_t* pool, const char* path) noexcept {
+  size_t size = strlen(path);
+  while (size > 0 && path[size - 1] == '/') --size;
+  return apr_pstrmemdup(pool, path, size);
+}
+
+// The directory of the <Directory> section a directive is in, unless that names a pattern.
+const char* section_directory(const cmd_parms* cmd) noexcept {
+  const ap_directive_t* section = cmd->directive->parent;
+  if (section == nullptr || strcasecmp(section->directive, "<Directory") != 0 ||
+      section->args[0] == '~' || cmd->path == nullptr || cmd->path[0] != '/' ||
+      apr_fnmatch_test(cmd->path)) {
+    return nullptr;
+  }
+  return without_last_slashes(cmd->pool, cmd->path);
 }
 
 const char* set_domain(cmd_parms* cmd, void*, int argc, char* const argv[]) noexcept {
@@ -131,7 +150,9 @@ const char* set_rule(cmd_parms* cmd, void* config, int argc, char* const argv[])
     case MCS_OK:
       break;
   }
-  if (strcmp(rule, kKeyBase) == 0) site.key_base = add_key_base(cmd->pool, argv[0], cmd->server);
+  if (strcmp(rule, kKeyBase) == 0) {
+    site.key_base = add_key_base(cmd->pool, argv[0], cmd->server, section_directory(cmd));
+  }
   return nullptr;
 }
 
@@ -173,14 +194,17 @@ int check_config(apr_pool_t* pool, apr_pool_t*, apr_pool_t*, server_rec* server)
 
 const char* document_root(apr_pool_t* pool, const server_rec* server) noexcept {
   auto* core = static_cast<core_server_config*>(ap_get_core_module_config(server->module_config));
-  if (core->ap_document_root == nullptr) return nullptr;
-  size_t size = strlen(core->ap_document_root);
-  while (size > 0 && core->ap_document_root[size - 1] == '/') --size;
-  return apr_pstrmemdup(pool, core->ap_document_root, size);
+  return core->ap_document_root != nullptr ? without_last_slashes(pool, core->ap_document_root)
+                                           : nullptr;
 }
 
-// A key base set outside all virtual hosts holds for each of them, so it belongs to the document
-// root they have in common. If they have different ones, its keys are whole paths.
+bool is_within(const char* path, const char* directory) noexcept {
+  const size_t size = strlen(directory);
+  return strncmp(path, directory, size) == 0 && (path[size] == '/' || path[size] == '\0');
+}
+
+// A key base set outside all virtual hosts and <Directory> sections holds for each host, so it
+// belongs to the document root they have in common. If there is none, its keys are whole paths.
 void find_roots(apr_pool_t* pool, const server_rec* main_server) noexcept {
   const server_rec* first = main_server->next != nullptr ? main_server->next : main_server;
   const char* shared = document_root(pool, first);
@@ -191,6 +215,10 @@ void find_roots(apr_pool_t* pool, const server_rec* main_server) noexcept {
   }
   for (KeyBase* key_base = global->key_bases; key_base != nullptr; key_base = key_base->next) {
     key_base->root = key_base->home == main_server ? shared : document_root(pool, key_base->home);
+    if (key_base->directory != nullptr &&
+        (key_base->root == nullptr || !is_within(key_base->directory, key_base->root))) {
+      key_base->root = key_base->directory;
+    }
     if (key_base->root == nullptr) {
       ap_log_error(APLOG_MARK, APLOG_WARNING, 0, main_server,
                    "McsCacheKeyBase %s is in effect for several DocumentRoots, so its entries are "
@@ -224,7 +252,7 @@ void complete_rules(apr_pool_t* pool, server_rec* server) noexcept {
   ap_set_module_config(server->lookup_defaults, &mcs_module, dir);
   Rules* defaults = create_rules(pool);
   const char* name = default_key_base(pool, server);
-  KeyBase* key_base = add_key_base(pool, name, server);
+  KeyBase* key_base = add_key_base(pool, name, server, nullptr);
   key_base->root = document_root(pool, server);
   defaults->site.key_base = key_base;
   char error[512] = "";

@@ -34,11 +34,13 @@ void* create_dir_config(apr_pool_t* pool, char* directory) noexcept;
 void* merge_dir_config(apr_pool_t* pool, void* parent, void* child) noexcept;
 void register_config_hooks() noexcept;
 
-// A key base belongs to one document root: that of the virtual host it was set in. So a key names
-// one file, however many hosts, aliases and user directories the key base is in effect for.
+// A key base belongs to one directory: the DocumentRoot of the virtual host it was set in, or the
+// <Directory> it was set for if that lies elsewhere. So a key names one file, however many hosts,
+// aliases and user directories the key base is in effect for.
 struct KeyBase {
   const char* name;
   const server_rec* home;      // where it was set
+  const char* directory;       // of the <Directory> section it was set in; nullptr: in none
   const char* root = nullptr;  // without a slash at its end; nullptr: every key has the whole path
   KeyBase* next = nullptr;
 };
