@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// mcs-agent: the recovery agent of one node. Started by the first process that joins the domain;
+// ends with its last user.
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+
+#include "libglobalcache/cache/global_cache.h"
+#include "libglobalcache/runtime/agent.h"
+
+namespace {
+
+volatile bool stop = false;
+
+int run(const std::string& directory, const std::string& name, std::uint32_t node,
+        const mcs::runtime::Agent::Options& options) {
+  using namespace mcs;
+  auto domain = gsm::Domain::open(directory, name, cache::layout_hash());
+  if (!domain) {
+    std::fprintf(stderr, "mcs-agent: %s\n", domain.error().message.c_str());
+    return 1;
+  }
+  auto liveness = runtime::KernelLiveness::open((*domain)->path());
+  if (!liveness) {
+    std::fprintf(stderr, "mcs-agent: %s\n", liveness.error().message.c_str());
+    return 1;
+  }
+  // One agent per node; a rival that came first does the work.
+  if (!(*liveness)->acquire(runtime::kAgentByte + node)) return 0;
+  auto instance = runtime::Instance::join(**domain, **liveness, {node, "mcs-agent"});
+  if (!instance) {
+    std::fprintf(stderr, "mcs-agent: %s\n", instance.error().message.c_str());
+    return 1;
+  }
+  cache::GlobalCache cache(**domain, **instance);
+  (*instance)->recover_all("agent started");
+  (*instance)->activate();
+  bool ok = false;
+  {
+    runtime::Agent agent(**instance, (*domain)->path(), options, [&] { cache.tick(); });
+    ok = agent.run(&stop);
+  }
+  cache.leave();
+  (*instance)->leave();
+  return ok ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"The recovery agent of one node of an MCS domain. Servers start it by themselves."};
+  std::string name;
+  std::string directory = mcs::gsm::kDefaultDirectory;
+  std::uint32_t node = 0;
+  mcs::runtime::Agent::Options options;
+  app.add_option("domain", name, "name of the domain")->required();
+  app.add_option("--directory", directory, "directory that holds domains")->capture_default_str();
+  app.add_option("--node", node, "node this agent looks after")->capture_default_str();
+  app.add_option("--hang-limit-ms", options.hang_limit_ms,
+                 "how long a stopped process may hold what others need, ms")
+      ->capture_default_str();
+  app.add_option("--linger-ms", options.linger_ms, "how long to stay when nobody is left, ms")
+      ->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+  struct sigaction action {};
+  action.sa_handler = [](int) { stop = true; };
+  ::sigaction(SIGTERM, &action, nullptr);
+  ::sigaction(SIGINT, &action, nullptr);
+  return run(directory, name, node, options);
+}

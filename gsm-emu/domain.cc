@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "gsm-emu/domain.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <grp.h>
+#include <pwd.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <numeric>
+#include <random>
+
+namespace mcs::gsm {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr const char* kPrefix = "mcs-";
+constexpr const char* kBuildPrefix = ".mcs-";
+
+std::uint64_t random_u64() {
+  std::uint64_t value = 0;
+  if (::getrandom(&value, sizeof value, 0) != static_cast<ssize_t>(sizeof value)) {
+    value = std::random_device{}();
+  }
+  return value | 1;
+}
+
+struct Ids {
+  uid_t uid = static_cast<uid_t>(-1);
+  gid_t gid = static_cast<gid_t>(-1);
+};
+
+Result<Ids> resolve_owner(const DomainSpec& spec) {
+  Ids ids;
+  if (!spec.owner.empty()) {
+    const passwd* user = ::getpwnam(spec.owner.c_str());
+    if (user == nullptr) {
+      return fail(ErrorCode::kInvalidArgument,
+                  fmt::format("owner={}: no such user; name an existing user", spec.owner));
+    }
+    ids.uid = user->pw_uid;
+    ids.gid = user->pw_gid;
+  }
+  if (!spec.group.empty()) {
+    const ::group* entry = ::getgrnam(spec.group.c_str());
+    if (entry == nullptr) {
+      return fail(ErrorCode::kInvalidArgument,
+                  fmt::format("group={}: no such group; name an existing group", spec.group));
+    }
+    ids.gid = entry->gr_gid;
+  }
+  return ids;
+}
+
+Result<void> give(const std::string& path, const Ids& ids) {
+  if (ids.uid == static_cast<uid_t>(-1) && ids.gid == static_cast<gid_t>(-1)) return {};
+  if (::chown(path.c_str(), ids.uid, ids.gid) != 0) {
+    return fail(ErrorCode::kPermission,
+                fmt::format("cannot give {} to the configured owner or group: {}; start as root "
+                            "or leave out owner= and group=",
+                            path, std::strerror(errno)));
+  }
+  return {};
+}
+
+// A build directory whose creator is gone is left over. Its creator holds a lock on `building`.
+void remove_abandoned_builds(const std::string& directory) {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(directory, ignored)) {
+    const std::string name = entry.path().filename();
+    if (name.rfind(kBuildPrefix, 0) != 0) continue;
+    const int fd = ::open((entry.path() / "building").c_str(), O_RDWR | O_CLOEXEC);
+    if (fd < 0) continue;
+    struct flock lock {};
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    lock.l_len = 1;
+    if (::fcntl(fd, F_OFD_SETLK, &lock) == 0) fs::remove_all(entry.path(), ignored);
+    ::close(fd);
+  }
+}
+
+SegmentHeader make_header(const DomainSpec& spec, const Geometry& geometry, std::uint32_t node,
+                          std::uint64_t domain_id, std::uint64_t seed) {
+  SegmentHeader header{};
+  header.layout_hash = spec.layout_hash;
+  std::snprintf(header.domain, sizeof header.domain, "%s", spec.name.c_str());
+  header.domain_id = domain_id;
+  header.hash_seed = seed;
+  header.node = node;
+  header.node_count = spec.nodes;
+  header.incarnation = 1;
+  header.size = spec.bytes_per_node / kPageSize * kPageSize;
+  header.meta_bytes = geometry.meta_bytes;
+  header.remote_penalty_percent = spec.remote_penalty_percent;
+  if (spec.remote_penalty_percent > 100) {
+    header.remote_extra_ns =
+        static_cast<std::uint32_t>(local_load_ns() * (spec.remote_penalty_percent - 100) / 100.0);
+  }
+  std::copy(geometry.user.begin(), geometry.user.end(), header.user);
+  return header;
+}
+
+Result<void> check_spec(const DomainSpec& spec, const Geometry& geometry) {
+  if (auto ok = Domain::check_name(spec.name); !ok) return ok;
+  if (spec.nodes < 1 || spec.nodes > kMaxNodes) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("nodes={}: a domain has 1 to {} nodes", spec.nodes, kMaxNodes));
+  }
+  if (geometry.meta_bytes + kPageSize > spec.bytes_per_node) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("size={} MiB is too small: use at least 16 MiB per node",
+                            spec.bytes_per_node >> 20));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<void> Domain::check_name(const std::string& name) {
+  const bool ok = !name.empty() && name.size() <= kMaxDomainName && name[0] != '.' &&
+                  name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789._-") ==
+                      std::string::npos;
+  if (ok) return {};
+  return fail(ErrorCode::kInvalidArgument,
+              fmt::format("domain name \"{}\" is not allowed: use 1 to {} of a-z 0-9 . _ -, not "
+                          "starting with a dot",
+                          name, kMaxDomainName));
+}
+
+std::string Domain::path_of(const std::string& directory, const std::string& name,
+                            std::uint64_t layout_hash) {
+  return fmt::format("{}/{}{}.{:08x}", directory, kPrefix, name, layout_hash & 0xffffffff);
+}
+
+Result<std::unique_ptr<Domain>> Domain::create(const DomainSpec& spec, const Geometry& geometry,
+                                               const Format& format) {
+  if (auto ok = check_spec(spec, geometry); !ok) return tl::unexpected(ok.error());
+  const auto ids = resolve_owner(spec);
+  if (!ids) return tl::unexpected(ids.error());
+  remove_abandoned_builds(spec.directory);
+
+  std::string build = fmt::format("{}/{}{}.XXXXXX", spec.directory, kBuildPrefix, spec.name);
+  if (::mkdtemp(build.data()) == nullptr) {
+    return fail(errno == EACCES ? ErrorCode::kPermission : ErrorCode::kSystem,
+                fmt::format("cannot create a domain in {}: {}; give dir= a writable tmpfs",
+                            spec.directory, std::strerror(errno)));
+  }
+  struct Cleanup {
+    std::string path;
+    ~Cleanup() {
+      std::error_code ignored;
+      if (!path.empty()) fs::remove_all(path, ignored);
+    }
+  } cleanup{build};
+
+  const int marker = ::open((build + "/building").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_len = 1;
+  if (marker >= 0) ::fcntl(marker, F_OFD_SETLK, &lock);
+  struct CloseMarker {
+    int fd;
+    ~CloseMarker() {
+      if (fd >= 0) ::close(fd);
+    }
+  } close_marker{marker};
+
+  std::unique_ptr<Domain> domain(new Domain);
+  const std::uint64_t id = random_u64();
+  const std::uint64_t seed = random_u64();
+  for (std::uint32_t node = 0; node < spec.nodes; ++node) {
+    const std::string file = fmt::format("{}/segment.{}.1", build, node);
+    auto segment =
+        Segment::create(file, make_header(spec, geometry, node, id, seed), spec.mode & 0666);
+    if (!segment) return tl::unexpected(segment.error());
+    format(**segment);
+    (*segment)->protect(0, kPageSize);
+    if (auto ok = give(file, *ids); !ok) return tl::unexpected(ok.error());
+    domain->segments_.push_back(std::move(*segment));
+  }
+  const std::string live = build + "/live";
+  const int live_fd = ::open(live.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, spec.mode & 0666);
+  if (live_fd < 0) {
+    return fail(ErrorCode::kSystem, fmt::format("cannot create {}: {}", live, std::strerror(errno)));
+  }
+  ::fchmod(live_fd, spec.mode & 0666);
+  ::close(live_fd);
+  if (auto ok = give(live, *ids); !ok) return tl::unexpected(ok.error());
+  if (auto ok = give(build, *ids); !ok) return tl::unexpected(ok.error());
+  // Whoever may read the segments may search the directory and make sockets in it.
+  const unsigned directory_mode = (spec.mode & 0666) | ((spec.mode & 0444) >> 2);
+  ::chmod(build.c_str(), directory_mode);
+  ::unlink((build + "/building").c_str());
+
+  domain->path_ = path_of(spec.directory, spec.name, spec.layout_hash);
+  domain->name_ = spec.name;
+  if (::rename(build.c_str(), domain->path_.c_str()) != 0) {
+    if (errno == EEXIST || errno == ENOTEMPTY) {
+      return fail(ErrorCode::kExists, fmt::format("domain {} exists already", spec.name));
+    }
+    return fail(ErrorCode::kSystem, fmt::format("cannot publish domain {}: {}", spec.name,
+                                                std::strerror(errno)));
+  }
+  cleanup.path.clear();
+  return domain;
+}
+
+Result<std::unique_ptr<Domain>> Domain::open(const std::string& directory,
+                                             const std::string& name, std::uint64_t layout_hash) {
+  if (auto ok = check_name(name); !ok) return tl::unexpected(ok.error());
+  std::unique_ptr<Domain> domain(new Domain);
+  domain->path_ = path_of(directory, name, layout_hash);
+  domain->name_ = name;
+  std::error_code error;
+  std::array<std::uint64_t, kMaxNodes> newest{};
+  for (fs::directory_iterator it(domain->path_, error), end; !error && it != end;
+       it.increment(error)) {
+    unsigned node = 0;
+    unsigned long long incarnation = 0;
+    const std::string file = it->path().filename();
+    if (std::sscanf(file.c_str(), "segment.%u.%llu", &node, &incarnation) == 2 &&
+        node < kMaxNodes) {
+      newest[node] = std::max<std::uint64_t>(newest[node], incarnation);
+    }
+  }
+  if (error == std::errc::no_such_file_or_directory) {
+    return fail(ErrorCode::kNotFound,
+                fmt::format("domain {} does not exist in {}; create it with 'gsm-emu up {}' or by "
+                            "starting a server that names it",
+                            name, directory, name));
+  }
+  if (error) {
+    return fail(error == std::errc::permission_denied ? ErrorCode::kPermission
+                                                      : ErrorCode::kSystem,
+                fmt::format("cannot read {}: {}; run as the domain's owner or group, or create it "
+                            "with owner=, group= and mode=",
+                            domain->path_, error.message()));
+  }
+  std::uint32_t nodes = kMaxNodes;
+  for (std::uint32_t node = 0; node < nodes; ++node) {
+    const std::string file = fmt::format("{}/segment.{}.{}", domain->path_, node, newest[node]);
+    if (newest[node] == 0) {
+      return fail(ErrorCode::kDamaged,
+                  fmt::format("domain {} has no segment of node {}; remove it with 'gsm-emu down {}' "
+                              "and let it be created again",
+                              name, node, name));
+    }
+    auto segment = Segment::open(file, layout_hash);
+    if (!segment) return tl::unexpected(segment.error());
+    const SegmentHeader& header = (*segment)->header();
+    if (header.node != node ||
+        (node > 0 && header.domain_id != domain->segments_[0]->header().domain_id)) {
+      return fail(ErrorCode::kDamaged,
+                  fmt::format("{} belongs to another domain or node; remove the domain with "
+                              "'gsm-emu down {}'",
+                              file, name));
+    }
+    nodes = header.node_count;
+    domain->segments_.push_back(std::move(*segment));
+  }
+  return domain;
+}
+
+std::unique_ptr<Domain> Domain::in_memory(const DomainSpec& spec, const Geometry& geometry,
+                                          const Format& format) {
+  std::unique_ptr<Domain> domain(new Domain);
+  domain->name_ = spec.name;
+  for (std::uint32_t node = 0; node < spec.nodes; ++node) {
+    auto segment = Segment::in_memory(make_header(spec, geometry, node, 1, 42));
+    format(*segment);
+    domain->segments_.push_back(std::move(segment));
+  }
+  return domain;
+}
+
+Result<void> Domain::destroy(const std::string& path) {
+  std::error_code error;
+  // Renamed first, so that nobody opens half of it.
+  const std::string gone = fmt::format("{}/{}gone.{}.{}", fs::path(path).parent_path().string(),
+                                       kBuildPrefix, ::getpid(), random_u64());
+  fs::rename(path, gone, error);
+  if (error) {
+    return fail(error == std::errc::no_such_file_or_directory ? ErrorCode::kNotFound
+                                                              : ErrorCode::kPermission,
+                fmt::format("cannot remove {}: {}", path, error.message()));
+  }
+  fs::remove_all(gone, error);
+  if (error) {
+    return fail(ErrorCode::kSystem, fmt::format("cannot remove {}: {}", gone, error.message()));
+  }
+  return {};
+}
+
+std::vector<std::string> Domain::list(const std::string& directory) {
+  std::vector<std::string> paths;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(directory, ignored)) {
+    const std::string name = entry.path().filename();
+    if (name.rfind(kPrefix, 0) == 0 && entry.is_directory(ignored)) paths.push_back(entry.path());
+  }
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+void Domain::set_viewer(std::uint32_t node) {
+  for (auto& segment : segments_) segment->set_viewer(node);
+}
+
+double local_load_ns() {
+  static const double measured = [] {
+    // A random cycle through 64 MiB, far larger than the last-level cache's share of one core.
+    constexpr std::size_t kLine = 64;
+    constexpr std::size_t kCount = (64U << 20) / kLine;
+    std::vector<std::uint32_t> order(kCount);
+    std::iota(order.begin(), order.end(), 0U);
+    std::mt19937 random(1);
+    std::shuffle(order.begin() + 1, order.end(), random);
+    struct alignas(kLine) Line {
+      std::uint32_t next;
+    };
+    std::vector<Line> lines(kCount);
+    for (std::size_t i = 0; i < kCount; ++i) lines[order[i]].next = order[(i + 1) % kCount];
+    constexpr int kSteps = 200000;
+    std::uint32_t at = 0;
+    const auto start = std::chrono::steady_clock::now();
+    for (int i = 0; i < kSteps; ++i) at = lines[at].next;
+    const std::chrono::duration<double, std::nano> spent = std::chrono::steady_clock::now() - start;
+    volatile std::uint32_t sink = at;
+    (void)sink;
+    return spent.count() / kSteps;
+  }();
+  return measured;
+}
+
+}  // namespace mcs::gsm

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// A domain: one emulated multicomputer, that is, a directory on a tmpfs with one segment file per
+// node. Everything that is true only of this emulation (paths, files, rename) stays in this room;
+// a DAX device or an ivshmem BAR would offer the same interface.
+//
+//   DIR/mcs-NAME.LAYOUT/            LAYOUT: 8 hex digits of the build's layout hash, so that a build
+//     segment.<node>.<incarnation>  with other structures starts a domain beside the old one
+//     live                          liveness locks (one byte per instance), see runtime/liveness.h
+//     wake.<slot>, agent.<node>     sockets of instances, made by the rooms above
+//
+// Creation is atomic: the directory is built under a temporary name and published by rename(2), so
+// nobody ever finds half a domain; what a killed creator left is removed by the next one.
+#pragma once
+
+#include <array>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gsm-emu/result.h"
+#include "gsm-emu/segment.h"
+
+namespace mcs::gsm {
+
+inline constexpr const char* kDefaultDirectory = "/dev/shm";
+
+/// How a domain is to be made. Sizes in bytes.
+struct DomainSpec {
+  std::string name;
+  std::string directory = kDefaultDirectory;
+  std::uint32_t nodes = 1;
+  std::uint64_t bytes_per_node = 256ULL << 20;
+  std::uint64_t layout_hash = 0;
+  std::string owner;  // empty: the caller
+  std::string group;  // empty: the owner's
+  std::uint32_t mode = 0600;
+  std::uint32_t remote_penalty_percent = 100;
+};
+
+/// What the layers above need in each segment.
+struct Geometry {
+  std::uint64_t meta_bytes = 0;  // header page included, a multiple of the page size
+  std::array<std::uint64_t, 40> user{};
+};
+
+class Domain {
+ public:
+  using Format = std::function<void(Segment&)>;
+
+  /// "[a-z0-9._-]{1,32}", not starting with a dot.
+  static Result<void> check_name(const std::string& name);
+  /// Directory of the domain `name` of builds with this layout.
+  static std::string path_of(const std::string& directory, const std::string& name,
+                             std::uint64_t layout_hash);
+
+  /// Make and map a new domain; `format` initialises the metadata of each segment before anybody
+  /// can see it. kExists: somebody else published it first (open it then).
+  static Result<std::unique_ptr<Domain>> create(const DomainSpec& spec, const Geometry& geometry,
+                                                const Format& format);
+  /// Map an existing domain, each node's newest segment.
+  static Result<std::unique_ptr<Domain>> open(const std::string& directory,
+                                              const std::string& name, std::uint64_t layout_hash);
+  /// A domain in private memory, for tests and benchmarks of one process.
+  static std::unique_ptr<Domain> in_memory(const DomainSpec& spec, const Geometry& geometry,
+                                           const Format& format);
+
+  /// Remove a domain's files. Processes that have it mapped keep their memory until they leave.
+  static Result<void> destroy(const std::string& path);
+  /// Paths of all domains below directory, of every layout.
+  static std::vector<std::string> list(const std::string& directory);
+
+  const std::string& path() const { return path_; }  // empty if in memory
+  const std::string& name() const { return name_; }
+  std::uint32_t node_count() const { return static_cast<std::uint32_t>(segments_.size()); }
+  /// The segment of a node; never null.
+  Segment& segment(std::uint32_t node) const { return *segments_[node]; }
+  const SegmentHeader& header() const { return segments_.front()->header(); }
+  /// From which node this process looks at the domain.
+  void set_viewer(std::uint32_t node);
+
+ private:
+  Domain() = default;
+  std::string path_;
+  std::string name_;
+  std::vector<std::unique_ptr<Segment>> segments_;
+};
+
+/// Nanoseconds of one dependent cache-missing load on this machine (measured once per process).
+double local_load_ns();
+
+}  // namespace mcs::gsm

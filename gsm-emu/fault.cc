@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "gsm-emu/fault.h"
+
+#include <sys/mman.h>
+
+#include <csetjmp>
+#include <csignal>
+#include <cstdint>
+#include <cstring>
+#include <mutex>
+
+namespace mcs::gsm {
+namespace {
+
+// Read by the signal handler: only lock-free atomics, written in the order kind, lost, begin, end,
+// and cleared in the opposite order.
+struct Watch {
+  std::atomic<std::uintptr_t> begin{0};
+  std::atomic<std::uintptr_t> end{0};
+  std::atomic<RangeKind> kind{RangeKind::kMetadata};
+  std::atomic<std::atomic<bool>*> lost{nullptr};
+};
+constexpr int kMaxWatches = 1024;
+Watch watches[kMaxWatches];
+std::atomic<int> watch_high{0};
+std::mutex watch_mutex;
+struct sigaction previous_action;
+
+struct Guard {
+  sigjmp_buf escape;
+  volatile sig_atomic_t armed;
+};
+// initial-exec: no allocation on first use inside the handler, also in a dlopen()ed module.
+thread_local Guard guard __attribute__((tls_model("initial-exec")));
+
+void pass_on(int signal, siginfo_t* info, void* context) {
+  if (previous_action.sa_flags & SA_SIGINFO) {
+    if (previous_action.sa_sigaction != nullptr) {
+      previous_action.sa_sigaction(signal, info, context);
+      return;
+    }
+  } else if (previous_action.sa_handler != SIG_DFL && previous_action.sa_handler != SIG_IGN &&
+             previous_action.sa_handler != nullptr) {
+    previous_action.sa_handler(signal);
+    return;
+  }
+  // Not ours and nobody else's: let the access fault again with the default action.
+  ::signal(SIGBUS, SIG_DFL);
+}
+
+void on_sigbus(int signal, siginfo_t* info, void* context) {
+  const auto address = reinterpret_cast<std::uintptr_t>(info->si_addr);
+  const int high = watch_high.load(std::memory_order_acquire);
+  for (int i = 0; i < high; ++i) {
+    const std::uintptr_t begin = watches[i].begin.load(std::memory_order_acquire);
+    const std::uintptr_t end = watches[i].end.load(std::memory_order_acquire);
+    if (address < begin || address >= end) continue;
+    std::atomic<bool>* lost = watches[i].lost.load(std::memory_order_relaxed);
+    if (watches[i].kind.load(std::memory_order_relaxed) == RangeKind::kPayload) {
+      lost->store(true, std::memory_order_release);
+      if (guard.armed) siglongjmp(guard.escape, 1);
+      break;
+    }
+    lost->store(true, std::memory_order_release);
+    void* hole = ::mmap(reinterpret_cast<void*>(begin), end - begin, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    if (hole == reinterpret_cast<void*>(begin)) return;
+    break;
+  }
+  pass_on(signal, info, context);
+}
+
+void install_handler() {
+  struct sigaction action {};
+  action.sa_sigaction = on_sigbus;
+  // SA_NODEFER: guarded_copy leaves by siglongjmp without restoring the signal mask.
+  action.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;
+  sigemptyset(&action.sa_mask);
+  struct sigaction current {};
+  ::sigaction(SIGBUS, nullptr, &current);
+  if ((current.sa_flags & SA_SIGINFO) && current.sa_sigaction == on_sigbus) return;
+  previous_action = current;
+  ::sigaction(SIGBUS, &action, nullptr);
+}
+
+}  // namespace
+
+int watch_range(const void* address, std::size_t size, RangeKind kind, std::atomic<bool>* lost) {
+  const std::lock_guard lock(watch_mutex);
+  // At every call, because servers install handlers of their own between our joins.
+  install_handler();
+  for (int i = 0; i < kMaxWatches; ++i) {
+    if (watches[i].lost.load(std::memory_order_relaxed) != nullptr) continue;
+    watches[i].kind.store(kind, std::memory_order_relaxed);
+    watches[i].lost.store(lost, std::memory_order_relaxed);
+    const auto begin = reinterpret_cast<std::uintptr_t>(address);
+    watches[i].begin.store(begin, std::memory_order_relaxed);
+    watches[i].end.store(begin + size, std::memory_order_release);
+    if (i >= watch_high.load(std::memory_order_relaxed)) {
+      watch_high.store(i + 1, std::memory_order_release);
+    }
+    return i;
+  }
+  return -1;
+}
+
+void unwatch_range(int handle) {
+  if (handle < 0 || handle >= kMaxWatches) return;
+  const std::lock_guard lock(watch_mutex);
+  watches[handle].end.store(0, std::memory_order_release);
+  watches[handle].begin.store(0, std::memory_order_release);
+  watches[handle].lost.store(nullptr, std::memory_order_release);
+}
+
+bool guarded_copy(void* to, const void* from, std::size_t n) noexcept {
+  if (sigsetjmp(guard.escape, 0) != 0) {
+    guard.armed = 0;
+    return false;
+  }
+  guard.armed = 1;
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  std::memcpy(to, from, n);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  guard.armed = 0;
+  return true;
+}
+
+}  // namespace mcs::gsm

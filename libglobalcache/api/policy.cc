@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "libglobalcache/api/policy.h"
+
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <vector>
+
+extern "C" {
+
+mcs_policy* mcs_policy_create(void) { return new (std::nothrow) mcs_policy; }
+
+void mcs_policy_destroy(mcs_policy* policy) { delete policy; }
+
+mcs_status mcs_policy_set(mcs_policy* policy, const char* name, size_t argc,
+                          const char* const* argv, char* err, size_t errlen) try {
+  const std::vector<std::string_view> args(argv, argv + argc);
+  const auto ok = mcs::http::set_directive(policy->rules, name, args);
+  if (ok) return MCS_OK;
+  if (err != nullptr && errlen > 0) std::snprintf(err, errlen, "%s", ok.error().message.c_str());
+  return MCS_ERROR;
+} catch (const std::exception& e) {
+  if (err != nullptr && errlen > 0) std::snprintf(err, errlen, "%s", e.what());
+  return MCS_ERROR;
+}
+
+void mcs_policy_inherit(mcs_policy* child, const mcs_policy* parent) {
+  try {
+    mcs::http::inherit_policy(child->rules, parent->rules);
+  } catch (const std::exception&) {
+    // Out of memory at configuration time; the child keeps its own rules.
+  }
+}
+
+int mcs_policy_sends_cache_status(const mcs_policy* policy) {
+  return policy->rules.send_cache_status ? 1 : 0;
+}
+
+const char* mcs_cache_status_name(mcs_cache_status status) {
+  static const char* const kNames[] = {"",      "HIT",      "MISS",        "EXPIRED",
+                                       "STALE", "UPDATING", "REVALIDATED", "BYPASS"};
+  return static_cast<unsigned>(status) < 8 ? kNames[status] : "";
+}
+
+}  // extern "C"

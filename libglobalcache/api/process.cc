@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "libglobalcache/api/process.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+
+#include "libglobalcache/runtime/agent.h"
+
+namespace mcs::api {
+namespace {
+
+// Opened where a server's master may still read it (its workers may not), closed at unload.
+struct AgentProgram {
+  std::atomic<int> fd{-1};
+  ~AgentProgram() {
+    const int open = fd.exchange(-1);
+    if (open >= 0) ::close(open);
+  }
+};
+AgentProgram agent_program;
+
+void log_events(mcs_process& process) {
+  const runtime::RuntimeGeometry& g = process.instance->geometry();
+  process.events_seen.resize(process.domain->node_count(), 0);
+  for (std::uint32_t node = 0; node < process.domain->node_count(); ++node) {
+    gsm::Segment& segment = process.domain->segment(node);
+    if (segment.lost()) continue;
+    auto* ring = reinterpret_cast<runtime::EventRing*>(segment.metadata() + g.events);
+    const std::uint64_t next = ring->next.load(std::memory_order_acquire);
+    std::uint64_t& seen = process.events_seen[node];
+    if (seen == 0) seen = next;  // what happened before we joined is not our news
+    if (next - seen > runtime::kEvents) seen = next - runtime::kEvents;
+    for (; seen < next; ++seen) {
+      runtime::Event& slot = ring->events[seen % runtime::kEvents];
+      if (slot.ready.load(std::memory_order_acquire) != seen + 1) break;
+      // One line per recovery in the whole domain: whoever sets `logged` prints it.
+      std::uint32_t not_yet = 0;
+      if (!std::atomic_ref<std::uint32_t>(slot.logged).compare_exchange_strong(not_yet, 1)) continue;
+      process.log(2, fmt::format(
+          "mcs: recovered {} pid {} on node {} of domain {} ({}) in {:.3f} ms: {} locks, {} pins, "
+          "{} fills, {} retired entries given back",
+          slot.server, slot.pid, slot.node, process.domain->name(), slot.cause,
+          static_cast<double>(slot.resumed_ns - slot.detected_ns) / 1e6, slot.locks, slot.pins,
+          slot.fills, slot.retired));
+    }
+  }
+}
+
+void look_after_agent(mcs_process& process) {
+  const std::uint32_t node = process.config.node;
+  if (!process.liveness->held(runtime::kAgentByte + node)) {
+    process.known_agent = 0;
+    runtime::start_agent(agent_program.fd.load(), process.config.spec.directory,
+                         process.config.spec.name, node, process.config.hang_limit_ms);
+    // Until it is up, and also if it cannot be started.
+    process.instance->recover_all("survivor's tick");
+    return;
+  }
+  if (process.known_agent == 0 &&
+      runtime::send_hello(process.domain->path(), node, process.instance->id())) {
+    process.known_agent = 1;
+  }
+}
+
+mcs_status put_error(char* err, size_t errlen, mcs_status status, const std::string& message) {
+  if (err != nullptr && errlen > 0) std::snprintf(err, errlen, "%s", message.c_str());
+  return status;
+}
+
+}  // namespace
+
+const char* stat_name(unsigned cell) {
+  static constexpr const char* kNames[kStatCount] = {
+      "requests", "hits",   "misses",    "expired",    "stale",
+      "updating", "revalidated", "bypass", "hit_bytes", "miss_bytes",
+      "cross_server_hits", "fills", "fill_failures", "waits", "damaged"};
+  return cell < kStatCount ? kNames[cell] : "";
+}
+
+bool register_waiter(mcs_process& process, void* waiter, cache::Link filling) {
+  auto& area = *reinterpret_cast<cache::CacheArea*>(process.instance->own_component_area());
+  {
+    const std::lock_guard lock(process.waiters_mutex);
+    process.waiters[waiter] = filling;
+    area.waiting.store(process.waiters.size(), std::memory_order_relaxed);
+  }
+  process.cache->announce_wait(filling);
+  if (process.cache->still_filling(filling)) return true;
+  mcs_cancel_wait(&process, waiter);
+  return false;
+}
+
+void wait_blocking(mcs_process& process, cache::Link filling, std::uint32_t timeout_ms) {
+  int marker = 0;
+  const std::uint64_t until = runtime::monotonic_ns() + timeout_ms * 1000000ULL;
+  if (!register_waiter(process, &marker, filling)) return;
+  while (process.cache->still_filling(filling)) {
+    const std::uint64_t now = runtime::monotonic_ns();
+    if (now >= until) break;
+    // Several threads share one socket: whoever drains it may take another's datagram, so nobody
+    // sleeps long.
+    pollfd descriptor{process.wake->fd(), POLLIN, 0};
+    ::poll(&descriptor, 1, static_cast<int>(std::min<std::uint64_t>((until - now) / 1000000 + 1, 10)));
+    process.wake->drain();
+  }
+  mcs_cancel_wait(&process, &marker);
+}
+
+}  // namespace mcs::api
+
+using namespace mcs;
+
+extern "C" {
+
+uint32_t mcs_api_version(void) {
+  return (MCS_API_VERSION_MAJOR << 16) | MCS_API_VERSION_MINOR;
+}
+
+mcs_status mcs_domain_prepare(const mcs_domain_options* options, char* err, size_t errlen) try {
+  int none = -1;
+  const int program = runtime::open_agent_program();
+  if (program >= 0 && !api::agent_program.fd.compare_exchange_strong(none, program)) {
+    ::close(program);
+  }
+  const auto config = api::resolve(*options);
+  if (!config) return api::put_error(err, errlen, MCS_ERROR, config.error().message);
+  const auto opened = api::open_or_create(*config);
+  if (!opened) return api::put_error(err, errlen, MCS_ERROR, opened.error().message);
+  if (!opened->warning.empty()) return api::put_error(err, errlen, MCS_WARNING, opened->warning);
+  if (config->node >= opened->domain->node_count()) {
+    return api::put_error(err, errlen, MCS_ERROR,
+                          fmt::format("node={}: domain {} has nodes 0 to {}", config->node,
+                                      config->spec.name, opened->domain->node_count() - 1));
+  }
+  return MCS_OK;
+} catch (const std::exception& e) {
+  return api::put_error(err, errlen, MCS_ERROR, e.what());
+}
+
+mcs_process* mcs_join(const mcs_domain_options* options, const mcs_callbacks* callbacks, char* err,
+                      size_t errlen) try {
+  auto process = std::make_unique<mcs_process>();
+  auto config = api::resolve(*options);
+  if (!config) {
+    api::put_error(err, errlen, MCS_ERROR, config.error().message);
+    return nullptr;
+  }
+  process->config = std::move(*config);
+  if (callbacks != nullptr) process->callbacks = *callbacks;
+  auto opened = api::open_or_create(process->config);
+  if (!opened) {
+    api::put_error(err, errlen, MCS_ERROR, opened.error().message);
+    return nullptr;
+  }
+  process->domain = std::move(opened->domain);
+  auto liveness = runtime::KernelLiveness::open(process->domain->path());
+  if (!liveness) {
+    api::put_error(err, errlen, MCS_ERROR, liveness.error().message);
+    return nullptr;
+  }
+  process->liveness = std::move(*liveness);
+  const std::string& server = process->config.server;
+  process->server_kind = static_cast<std::uint8_t>(XXH3_64bits(
+      server.data(), std::min(server.find('/'), server.size())));
+  auto instance = runtime::Instance::join(*process->domain, *process->liveness,
+                                          {process->config.node, server});
+  if (!instance) {
+    api::put_error(err, errlen, MCS_ERROR, instance.error().message);
+    return nullptr;
+  }
+  process->instance = std::move(*instance);
+  const std::string& path = process->domain->path();
+  process->wake = std::make_unique<api::WakeSocket>(
+      api::WakeSocket::path_for(path, process->instance->slot_number()),
+      process->config.spec.mode);
+  process->cache = std::make_unique<cache::GlobalCache>(
+      *process->domain, *process->instance, [p = process.get()](std::uint32_t slot) {
+        api::WakeSocket::send(p->wake->fd(),
+                              api::WakeSocket::path_for(p->domain->path(), slot));
+      });
+  // If everybody died together, whoever comes first recovers them before serving.
+  if (!process->liveness->held(runtime::kAgentByte + process->config.node)) {
+    process->instance->recover_all("first to join");
+  }
+  process->instance->activate();
+  mcs_tick(process.get());
+  return process.release();
+} catch (const std::exception& e) {
+  api::put_error(err, errlen, MCS_ERROR, e.what());
+  return nullptr;
+}
+
+void mcs_leave(mcs_process* process) try {
+  if (process == nullptr) return;
+  process->cache->leave();
+  process->instance->leave();
+  delete process;
+} catch (const std::exception&) {
+  // What could not be given back is recovered from the slot once this process is gone.
+}
+
+void mcs_tick(mcs_process* process) try {
+  const std::unique_lock lock(process->tick_mutex, std::try_to_lock);
+  if (!lock.owns_lock()) return;
+  process->instance->tick();
+  process->cache->tick();
+  api::look_after_agent(*process);
+  api::log_events(*process);
+} catch (const std::exception&) {
+  // Tried again at the next tick.
+}
+
+int mcs_wake_fd(mcs_process* process) { return process->wake->fd(); }
+
+void mcs_dispatch(mcs_process* process) try {
+  process->wake->drain();
+  std::vector<void*> ready;
+  {
+    const std::lock_guard lock(process->waiters_mutex);
+    for (auto it = process->waiters.begin(); it != process->waiters.end();) {
+      if (process->cache->still_filling(it->second)) {
+        ++it;
+        continue;
+      }
+      ready.push_back(it->first);
+      it = process->waiters.erase(it);
+    }
+    auto& area = *reinterpret_cast<cache::CacheArea*>(process->instance->own_component_area());
+    area.waiting.store(process->waiters.size(), std::memory_order_relaxed);
+  }
+  if (process->callbacks.wake == nullptr) return;
+  for (void* waiter : ready) process->callbacks.wake(process->callbacks.context, waiter);
+} catch (const std::exception&) {
+  // Waiters have a backstop timer.
+}
+
+void mcs_cancel_wait(mcs_process* process, void* waiter) {
+  const std::lock_guard lock(process->waiters_mutex);
+  process->waiters.erase(waiter);
+  auto& area = *reinterpret_cast<cache::CacheArea*>(process->instance->own_component_area());
+  area.waiting.store(process->waiters.size(), std::memory_order_relaxed);
+}
+
+}  // extern "C"

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// One server process in one domain: what mcs_process stands for.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+
+#include "libglobalcache/api/domain.h"
+#include "libglobalcache/api/wake.h"
+#include "libglobalcache/cache/global_cache.h"
+#include "libglobalcache/globalcache.h"
+#include "libglobalcache/runtime/instance.h"
+
+namespace mcs::api {
+
+/// Statistics cells of an instance; the order is part of the layout.
+enum Stat : unsigned {
+  kRequests = 0,
+  kHits,
+  kMisses,
+  kExpired,
+  kStale,
+  kUpdating,
+  kRevalidated,
+  kBypass,
+  kHitBytes,
+  kMissBytes,
+  kCrossServerHits,  // hits on entries that another kind of server filled
+  kFills,
+  kFillFailures,
+  kWaits,
+  kDamaged,
+  kStatCount
+};
+const char* stat_name(unsigned cell);
+
+}  // namespace mcs::api
+
+/// The C API's handle. Members are used by the api room only.
+struct mcs_process {
+  mcs::api::DomainConfig config;
+  mcs_callbacks callbacks{};
+  std::unique_ptr<mcs::gsm::Domain> domain;
+  std::unique_ptr<mcs::runtime::Liveness> liveness;
+  std::unique_ptr<mcs::runtime::Instance> instance;
+  std::unique_ptr<mcs::api::WakeSocket> wake;
+  std::unique_ptr<mcs::cache::GlobalCache> cache;
+  std::uint8_t server_kind = 0;  // hash of the server's name, to tell who filled an entry
+
+  // Requests that were told MCS_WAIT.
+  std::mutex waiters_mutex;
+  std::unordered_map<void*, mcs::cache::Link> waiters;
+
+  // What this process has told the agent and read from the history.
+  std::mutex tick_mutex;
+  std::uint64_t known_agent = 0;
+  std::uint64_t last_look_ns = 0;
+  std::vector<std::uint64_t> events_seen;
+
+  void log(int level, const std::string& line) const {
+    if (callbacks.log != nullptr) callbacks.log(callbacks.context, level, line.c_str());
+  }
+  void count(unsigned cell, std::uint64_t n = 1) { instance->add_stat(cell, n); }
+};
+
+namespace mcs::api {
+
+/// Wait without a waiter handle (threaded servers): until the fill ends or `timeout_ms` is over.
+void wait_blocking(mcs_process& process, cache::Link filling, std::uint32_t timeout_ms);
+/// Register a waiter for a fill; false: the fill has ended meanwhile, ask again at once.
+bool register_waiter(mcs_process& process, void* waiter, cache::Link filling);
+
+}  // namespace mcs::api

@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: Apache-2.0
+// Local files: find, check against the disk when `valid` is over, read and store, serve.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <exception>
+#include <new>
+
+#include "libglobalcache/api/policy.h"
+#include "libglobalcache/api/process.h"
+#include "libglobalcache/http/etag.h"
+#include "libglobalcache/http/key.h"
+
+namespace mcs::api {
+namespace {
+
+// A file whose last change is younger than this may change again without its times showing it.
+constexpr std::int64_t kYoungMs = 2000;
+constexpr std::uint64_t kReadChunk = 128 * 1024;
+
+/// The head of a local file's entry.
+struct FileHead {
+  std::uint32_t version;
+  std::uint8_t server_kind;  // of the process that filled it
+  std::uint8_t etag_size;
+  std::uint16_t node;  // whose copy of the file it was
+  std::int64_t mtime_ns;
+  std::int64_t ctime_ns;
+  std::uint64_t device;
+  std::uint64_t inode;
+  std::uint64_t size;
+  char etag[40];
+};
+static_assert(sizeof(FileHead) == 88);
+constexpr std::uint32_t kFileHead = 0x46494c31;  // "FIL1"
+
+std::int64_t ns(const timespec& t) {
+  return static_cast<std::int64_t>(t.tv_sec) * 1000000000 + t.tv_nsec;
+}
+
+FileHead describe(const mcs_process& process, const struct stat& info) {
+  FileHead head{};
+  head.version = kFileHead;
+  head.server_kind = process.server_kind;
+  head.node = static_cast<std::uint16_t>(process.config.node);
+  head.mtime_ns = ns(info.st_mtim);
+  head.ctime_ns = ns(info.st_ctim);
+  head.device = info.st_dev;
+  head.inode = info.st_ino;
+  head.size = static_cast<std::uint64_t>(info.st_size);
+  const http::StaticEtag etag = http::make_static_etag(head.mtime_ns, head.size);
+  head.etag_size = static_cast<std::uint8_t>(etag.view().size());
+  std::memcpy(head.etag, etag.view().data(), etag.view().size());
+  return head;
+}
+
+/// Whether `now` still is the file that `then` was read from. Other nodes may have copies of their
+/// own, whose inode and change time say nothing.
+bool same_file(const FileHead& then, const FileHead& now) {
+  return then.mtime_ns == now.mtime_ns && then.size == now.size &&
+         (then.node != now.node ||
+          (then.ctime_ns == now.ctime_ns && then.inode == now.inode && then.device == now.device));
+}
+
+bool is_young(const FileHead& head, std::int64_t now_ms) {
+  const std::int64_t changed_ms = std::max(head.mtime_ns, head.ctime_ns) / 1000000;
+  return changed_ms > now_ms - kYoungMs;
+}
+
+/// What one call works on.
+struct Request {
+  mcs_process& process;
+  const mcs_static_request& ask;
+  mcs_response& response;
+  cache::Key key;
+  std::string key_bytes;
+
+  void* alloc(std::size_t n) const { return ask.alloc(ask.alloc_context, n); }
+};
+
+bool put_fields(Request& r, const FileHead& head, mcs_cache_status status) {
+  mcs_response& out = r.response;
+  out.cache_status = status;
+  out.status = 200;
+  out.last_modified = static_cast<time_t>(head.mtime_ns / 1000000000);
+  out.body_length = head.size;
+  auto* etag = static_cast<char*>(r.alloc(sizeof head.etag));
+  if (etag == nullptr) return false;
+  const std::size_t n = std::min<std::size_t>(head.etag_size, sizeof head.etag);
+  std::memcpy(etag, head.etag, n);
+  out.etag = {etag, n};
+  return true;
+}
+
+void put_cache_status(Request& r) {
+  const http::CachePolicy& rules = r.ask.policy->rules;
+  if (!rules.send_cache_status) return;
+  const char* what = nullptr;
+  switch (r.response.cache_status) {
+    case MCS_CACHE_HIT:
+    case MCS_CACHE_REVALIDATED:
+      what = "; hit";
+      break;
+    case MCS_CACHE_MISS:
+      what = "; fwd=uri-miss; stored";
+      break;
+    case MCS_CACHE_EXPIRED:
+      what = "; fwd=stale; stored";
+      break;
+    case MCS_CACHE_BYPASS:
+      what = "; fwd=bypass";
+      break;
+    default:
+      return;
+  }
+  std::size_t n = std::strlen(what);
+  if (r.response.file_fd >= 0 && n > 8) n -= std::strlen("; stored");
+  const std::size_t name = rules.cache_status_name.size();
+  auto* field = static_cast<char*>(r.alloc(name + n));
+  if (field == nullptr) return;
+  std::memcpy(field, rules.cache_status_name.data(), name);
+  std::memcpy(field + name, what, n);
+  r.response.cache_status_field = {field, name + n};
+}
+
+/// Fill the response from a pinned entry; takes over the pin or releases it.
+bool respond(Request& r, cache::Hit& hit, const FileHead& head, mcs_cache_status status) {
+  cache::GlobalCache& cache = *r.process.cache;
+  mcs_response& out = r.response;
+  if (!put_fields(r, head, status)) {
+    cache.release(hit);
+    return false;
+  }
+  const std::uint64_t bytes = hit.body_bytes();
+  if (r.ask.head || bytes == 0) {
+    cache.touch(hit);
+    cache.release(hit);
+    return true;
+  }
+  if (bytes <= cache::kCopyLimit) {
+    // Verified on a private copy at every hit, and the pin is gone before the client is served.
+    auto* memory = static_cast<std::byte*>(r.alloc(sizeof(iovec) + bytes));
+    const bool ok = memory != nullptr && cache.read_verified(hit, memory + sizeof(iovec));
+    cache.touch(hit);
+    cache.release(hit);
+    if (!ok) return false;
+    auto* piece = reinterpret_cast<iovec*>(memory);
+    *piece = {memory + sizeof(iovec), bytes};
+    out.body = piece;
+    out.body_count = 1;
+    return true;
+  }
+  static thread_local std::vector<std::span<const std::byte>> pieces;
+  cache.body_pieces(hit, pieces);
+  auto* iov = static_cast<iovec*>(r.alloc(pieces.size() * sizeof(iovec)));
+  auto* pinned = new (std::nothrow) cache::Hit(hit);
+  if (iov == nullptr || pinned == nullptr) {
+    delete pinned;
+    cache.release(hit);
+    return false;
+  }
+  for (std::size_t i = 0; i < pieces.size(); ++i) {
+    iov[i] = {const_cast<std::byte*>(pieces[i].data()), pieces[i].size()};
+  }
+  cache.touch(hit);
+  hit.pin = -1;
+  out.body = iov;
+  out.body_count = pieces.size();
+  out.body_pinned = 1;
+  out.pin = pinned;
+  return true;
+}
+
+/// Serve from the disk, without the cache but with the same fields.
+mcs_outcome serve_file(Request& r, mcs_cache_status status) {
+  const int fd = ::open(r.ask.file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  struct stat info {};
+  if (fd < 0) return MCS_DECLINED;
+  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) ||
+      !put_fields(r, describe(r.process, info), status)) {
+    ::close(fd);
+    return MCS_DECLINED;
+  }
+  r.response.file_fd = fd;
+  put_cache_status(r);
+  r.process.count(status == MCS_CACHE_BYPASS ? kBypass : kMisses);
+  r.process.count(kMissBytes, r.response.body_length);
+  return MCS_FILE;
+}
+
+enum class Stored { kYes, kNo, kUnusable };
+
+/// Read the file into the fill. The file's description before and after reading must be the same,
+/// else it changed meanwhile and must not be stored mixed.
+Stored store_file(Request& r, cache::Fill& fill, std::uint64_t largest) {
+  const int fd = ::open(r.ask.file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return Stored::kUnusable;
+  struct Close {
+    int fd;
+    ~Close() { ::close(fd); }
+  } close_at_end{fd};
+  struct stat info {};
+  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) return Stored::kUnusable;
+  const FileHead before = describe(r.process, info);
+  const std::int64_t now = runtime::wall_ms();
+  if (before.size > largest || is_young(before, now)) return Stored::kNo;
+  fill.set_head(std::as_bytes(std::span(&before, 1)), before.size);
+  static thread_local std::vector<std::byte> buffer(kReadChunk);
+  std::uint64_t at = 0;
+  while (at < before.size) {
+    const ssize_t n = ::pread(fd, buffer.data(), std::min(kReadChunk, before.size - at),
+                              static_cast<off_t>(at));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return Stored::kNo;
+    if (fill.append({buffer.data(), static_cast<std::size_t>(n)}) != cache::Append::kOk) {
+      return Stored::kNo;
+    }
+    at += static_cast<std::uint64_t>(n);
+  }
+  if (::fstat(fd, &info) != 0 || !same_file(before, describe(r.process, info))) return Stored::kNo;
+  return fill.commit(now) ? Stored::kYes : Stored::kNo;
+}
+
+std::uint64_t largest_object(const mcs_process& process, const http::CachePolicy& rules) {
+  const std::uint64_t capacity = process.cache->memory().capacity_units() * cache::kUnitBytes;
+  return rules.max_object != 0 ? std::min(rules.max_object, capacity / 2) : capacity / 8;
+}
+
+bool load_head(const cache::Hit& hit, FileHead& head) {
+  if (hit.head.size() != sizeof head) return false;
+  std::memcpy(&head, hit.head.data(), sizeof head);
+  return head.version == kFileHead && head.size == hit.body_bytes();
+}
+
+mcs_outcome answer_hit(Request& r, cache::Hit& hit, const FileHead& head, mcs_cache_status status) {
+  if (!respond(r, hit, head, status)) {
+    // Damaged or lost under our hands, or no memory: the disk has the truth.
+    r.process.cache->retire(hit.link);
+    r.process.count(kDamaged);
+    return serve_file(r, MCS_CACHE_MISS);
+  }
+  if (status == MCS_CACHE_HIT || status == MCS_CACHE_REVALIDATED) {
+    r.process.count(status == MCS_CACHE_HIT ? kHits : kRevalidated);
+    r.process.count(kHitBytes, r.response.body_length);
+    if (head.server_kind != r.process.server_kind) r.process.count(kCrossServerHits);
+  } else {
+    r.process.count(status == MCS_CACHE_MISS ? kMisses : kExpired);
+    r.process.count(kMissBytes, r.response.body_length);
+  }
+  put_cache_status(r);
+  return MCS_RESPONSE;
+}
+
+mcs_outcome get(Request& r) {
+  mcs_process& process = r.process;
+  cache::GlobalCache& cache = *process.cache;
+  const http::CachePolicy& rules = r.ask.policy->rules;
+  const std::int64_t configured = http::configured_lifetime(rules, 200);
+  const std::int64_t valid_ms = configured < 0 ? 1000 : configured * 1000;
+  // Reused, so that a hit allocates nothing.
+  static thread_local cache::Hit hit;
+
+  mcs_cache_status status = MCS_CACHE_MISS;
+  for (unsigned round = 0; round < 8; ++round) {
+    cache::FindResult found = cache.find(r.key, hit);
+    cache::Link seen;
+    if (found.found == cache::Found::kHit) {
+      FileHead head;
+      if (!load_head(hit, head)) {
+        cache.release(hit);
+        cache.retire(hit.link);
+        continue;
+      }
+      const std::int64_t now = runtime::wall_ms();
+      const std::int64_t age = now - hit.checked_ms;
+      // A clock that went back must not keep an entry fresh for ever.
+      if (age < valid_ms && age > -60000 && !hit.soft_purged) {
+        return answer_hit(r, hit, head, round == 0 || status == MCS_CACHE_MISS
+                                            ? (status == MCS_CACHE_EXPIRED ? MCS_CACHE_EXPIRED
+                                                                           : MCS_CACHE_HIT)
+                                            : status);
+      }
+      struct stat info {};
+      if (::stat(r.ask.file, &info) != 0 || !S_ISREG(info.st_mode)) {
+        cache.release(hit);
+        cache.retire(hit.link);
+        return MCS_DECLINED;
+      }
+      if (same_file(head, describe(process, info)) && !hit.soft_purged) {
+        cache.set_checked(hit, now);
+        return answer_hit(r, hit, head, MCS_CACHE_REVALIDATED);
+      }
+      seen = hit.link;
+      status = MCS_CACHE_EXPIRED;
+      cache.release(hit);
+    } else if (found.found == cache::Found::kNoPin) {
+      return serve_file(r, MCS_CACHE_BYPASS);
+    } else if (found.found == cache::Found::kDamaged) {
+      process.count(kDamaged);
+    }
+    if (found.filling.value == 0) {
+      struct stat info {};
+      if (::stat(r.ask.file, &info) != 0 || !S_ISREG(info.st_mode)) return MCS_DECLINED;
+      const std::uint64_t largest = largest_object(process, rules);
+      if (static_cast<std::uint64_t>(info.st_size) > largest ||
+          is_young(describe(process, info), runtime::wall_ms())) {
+        return serve_file(r, status);
+      }
+      cache::Fill fill;
+      const cache::Begin begun = cache.begin(r.key, fill, seen, round > 1);
+      if (begun == cache::Begin::kOther) continue;
+      if (begun != cache::Begin::kFilling) return serve_file(r, status);
+      process.count(kFills);
+      const Stored stored = store_file(r, fill, largest);
+      if (stored == Stored::kUnusable) return MCS_DECLINED;
+      if (stored == Stored::kNo) {
+        fill.abort();
+        process.count(kFillFailures);
+        return serve_file(r, status);
+      }
+      found = cache.find(r.key, hit);
+      FileHead head;
+      if (found.found != cache::Found::kHit) return serve_file(r, status);
+      if (!load_head(hit, head)) {
+        cache.release(hit);
+        return serve_file(r, status);
+      }
+      return answer_hit(r, hit, head, status);
+    }
+    process.count(kWaits);
+    if (r.ask.last_try) return serve_file(r, status);
+    const auto wait_ms = static_cast<std::uint32_t>(std::clamp<std::int64_t>(
+        rules.lock_timeout_ms, 1, 60000));
+    if (r.ask.waiter == nullptr) {
+      wait_blocking(process, found.filling, wait_ms);
+      if (cache.still_filling(found.filling)) return serve_file(r, status);
+      continue;
+    }
+    if (register_waiter(process, r.ask.waiter, found.filling)) {
+      r.response.wait_ms = wait_ms;
+      return MCS_WAIT;
+    }
+  }
+  return serve_file(r, status);
+}
+
+}  // namespace
+}  // namespace mcs::api
+
+using namespace mcs;
+
+extern "C" {
+
+mcs_outcome mcs_static_get(mcs_process* process, const mcs_static_request* request,
+                           mcs_response* response) try {
+  *response = mcs_response{};
+  response->file_fd = -1;
+  response->last_modified = -1;
+  api::Request r{*process, *request, *response, {}, {}};
+  const auto ok = http::build_static_key(request->policy->rules.key_base,
+                                         {request->path.data, request->path.size}, r.key_bytes);
+  if (!ok) return MCS_DECLINED;
+  r.key = process->cache->make_key(r.key_bytes);
+  process->count(api::kRequests);
+  return api::get(r);
+} catch (const std::exception&) {
+  // Out of memory: the server answers by itself.
+  if (response->file_fd >= 0) ::close(response->file_fd);
+  mcs_response_release(process, response);
+  return MCS_DECLINED;
+}
+
+void mcs_response_release(mcs_process* process, mcs_response* response) {
+  auto* pinned = static_cast<cache::Hit*>(response->pin);
+  response->pin = nullptr;
+  if (pinned == nullptr) return;
+  process->cache->release(*pinned);
+  delete pinned;
+}
+
+int mcs_response_read(mcs_process* process, const mcs_response* response, uint64_t offset,
+                      void* to, size_t length) {
+  const auto* pinned = static_cast<const cache::Hit*>(response->pin);
+  return pinned != nullptr && process->cache->read_body(*pinned, offset, to, length) ? 1 : 0;
+}
+
+}  // extern "C"

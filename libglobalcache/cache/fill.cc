@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <xxhash.h>
+
+#include <algorithm>
+
+#include "libglobalcache/cache/global_cache.h"
+
+namespace mcs::cache {
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr auto kAcquire = std::memory_order_acquire;
+constexpr auto kRelease = std::memory_order_release;
+
+// Collected before the first write: head and body of an entry that is copied on hits.
+constexpr std::size_t kStageBytes = 64 * 1024;
+
+}  // namespace
+
+struct Fill::BodySum {
+  XXH3_state_t state;
+};
+
+void Fill::BodySumDelete::operator()(BodySum* sum) const { delete sum; }
+
+Fill& Fill::operator=(Fill&& other) noexcept {
+  if (this != &other) {
+    abort();
+    cache_ = std::exchange(other.cache_, nullptr);
+    link_ = other.link_;
+    descriptor_ = other.descriptor_;
+    slot_ = other.slot_;
+    key_ = std::move(other.key_);
+    hash_ = other.hash_;
+    primary_bytes_ = other.primary_bytes_;
+    head_bytes_ = other.head_bytes_;
+    head_sum_ = other.head_sum_;
+    expected_ = other.expected_;
+    body_bytes_ = other.body_bytes_;
+    written_ = other.written_;
+    capacity_ = other.capacity_;
+    reported_ = other.reported_;
+    extents_ = std::move(other.extents_);
+    stage_ = std::move(other.stage_);
+    body_sum_ = std::move(other.body_sum_);
+    head_set_ = other.head_set_;
+    failed_ = other.failed_;
+  }
+  return *this;
+}
+
+void Fill::set_head(std::span<const std::byte> head, std::optional<std::uint64_t> body_bytes) {
+  const auto* key = reinterpret_cast<const std::byte*>(key_.data());
+  stage_.assign(key, key + key_.size());
+  stage_.insert(stage_.end(), head.begin(), head.end());
+  head_bytes_ = static_cast<std::uint32_t>(head.size());
+  head_sum_ = static_cast<std::uint32_t>(XXH3_64bits(stage_.data(), stage_.size()));
+  expected_ = body_bytes;
+  head_set_ = true;
+}
+
+Append Fill::append(std::span<const std::byte> bytes) {
+  if (failed_ || !head_set_) return Append::kFailed;
+  body_bytes_ += bytes.size();
+  const bool staged = stage_.size() + bytes.size() <= kStageBytes && written_ == 0;
+  if (staged) {
+    stage_.insert(stage_.end(), bytes.begin(), bytes.end());
+    return Append::kOk;
+  }
+  if (const Append answer = flush(); answer != Append::kOk) return answer;
+  XXH3_64bits_update(&body_sum_->state, bytes.data(), bytes.size());
+  return write(bytes);
+}
+
+Append Fill::flush() {
+  if (failed_ || !head_set_) return Append::kFailed;
+  if (!body_sum_) {
+    body_sum_.reset(new BodySum);
+    XXH3_64bits_reset(&body_sum_->state);
+    const std::size_t head = key_.size() + head_bytes_;
+    XXH3_64bits_update(&body_sum_->state, stage_.data() + head, stage_.size() - head);
+  }
+  Append answer = Append::kOk;
+  if (!stage_.empty()) {
+    const std::vector<std::byte> stage = std::move(stage_);
+    stage_.clear();
+    answer = write(stage);
+  }
+  if (answer == Append::kOk && body_bytes_ > reported_) {
+    // Followers read up to here; the low 44 bits never overflow (16 TiB).
+    const std::uint64_t word = descriptor_->progress.fetch_add(body_bytes_ - reported_, kRelease);
+    reported_ = body_bytes_;
+    cache_->wake_waiters(word);
+  }
+  return answer;
+}
+
+Append Fill::write(std::span<const std::byte> bytes) {
+  if (bytes.size() > capacity_ - written_) {
+    std::uint64_t more = bytes.size() - (capacity_ - written_);
+    if (expected_) {
+      // All of it at once, so that it lies together.
+      const std::uint64_t total = key_.size() + head_bytes_ + *expected_;
+      if (total > capacity_) more = std::max(more, total - capacity_);
+    }
+    const std::size_t before = extents_.size();
+    const SpaceAnswer answer = cache_->make_room(
+        link_, *descriptor_, (more + kUnitBytes - 1) / kUnitBytes, extents_);
+    for (std::size_t i = before; i < extents_.size(); ++i) capacity_ += extents_[i].bytes();
+    if (answer != SpaceAnswer::kOk) {
+      failed_ = true;
+      return answer == SpaceAnswer::kFull || answer == SpaceAnswer::kNoDescriptor
+                 ? Append::kNoSpace
+                 : Append::kFailed;
+    }
+  }
+  std::size_t done = 0;
+  const bool ok = for_each_piece(
+      extents_, written_, bytes.size(), [&](const Piece& piece) {
+        const bool stored = cache_->memory_.domain()
+                                .segment(piece.segment)
+                                .write_payload(piece.offset, bytes.subspan(done, piece.length));
+        done += piece.length;
+        return stored;
+      });
+  if (!ok) {
+    failed_ = true;
+    return Append::kFailed;
+  }
+  written_ += bytes.size();
+  return Append::kOk;
+}
+
+bool Fill::commit(std::int64_t checked_ms) {
+  if (cache_ == nullptr) return false;
+  std::uint64_t body_sum = 0;
+  const std::size_t head = key_.size() + head_bytes_;
+  if (!body_sum_ && head_set_ && !failed_) {
+    body_sum = XXH3_64bits(stage_.data() + head, stage_.size() - head);
+    if (write(stage_) != Append::kOk) failed_ = true;
+  } else if (body_sum_) {
+    if (!stage_.empty()) flush();
+    body_sum = XXH3_64bits_digest(&body_sum_->state);
+  }
+  const bool complete = !expected_ || *expected_ == body_bytes_;
+  if (failed_ || !head_set_ || !complete) {
+    abort();
+    return false;
+  }
+  Descriptor& d = *descriptor_;
+  SealedFields fields;
+  fields.hash = hash_;
+  fields.body_sum = body_sum;
+  fields.body_bytes = body_bytes_ & ((1ULL << 44) - 1);
+  fields.extent_count = extents_.size() & ((1U << 20) - 1);
+  fields.key_bytes = static_cast<std::uint32_t>(key_.size());
+  fields.head_bytes = head_bytes_;
+  for (std::size_t i = 0; i < std::min<std::size_t>(2, extents_.size()); ++i) {
+    fields.extents[i] = extents_[i].value;
+  }
+  fields.head_sum = head_sum_;
+  const std::uint64_t overflow = d.overflow.load(kAcquire);
+  for (Link link{overflow}; !link.is_end();) {
+    Overflow* block = cache_->memory_.resolve_overflow(link);
+    if (block == nullptr) {
+      abort();
+      return false;
+    }
+    block->sum.store(overflow_sum(*block), kRelaxed);
+    link = Link{block->next.load(kAcquire)};
+  }
+  fields.meta_sum = meta_sum(fields, overflow, link_.version());
+  d.checked.store(static_cast<std::uint64_t>(checked_ms), kRelaxed);
+  store_sealed(d, fields);
+
+  const std::uint32_t owner = cache_->instance_.slot_number() + 1;
+  const std::uint64_t sealed = EntryWord::make(link_.version(), EntryState::kSealed, 0);
+  std::uint64_t word = EntryWord::make(link_.version(), EntryState::kFilling, owner);
+  while (!d.state.compare_exchange_strong(word, sealed, std::memory_order_seq_cst)) {
+    const bool ours = EntryWord::state(word) == EntryState::kFilling &&
+                      EntryWord::version(word) == link_.version() &&
+                      EntryWord::owner_plus_one(word) == owner;
+    const std::string_view primary(key_.data(), primary_bytes_);
+    if (!ours || cache_->purged_in_flight(primary)) {
+      abort();
+      return false;
+    }
+  }
+  cache_->retire_duplicates(link_, hash_, key_);
+  cache_->area_.fills[static_cast<std::size_t>(slot_)].store(0, kRelease);
+  cache_->fills_used_.give_back(slot_);
+  cache_->wake_waiters(d.progress.load(kAcquire));
+  *this = Fill{};
+  return true;
+}
+
+void Fill::abort() {
+  if (cache_ == nullptr) return;
+  GlobalCache& cache = *cache_;
+  cache_ = nullptr;
+  cache.retire_filling(link_, *descriptor_, cache.instance_.slot_number() + 1);
+  cache.area_.fills[static_cast<std::size_t>(slot_)].store(0, kRelease);
+  cache.fills_used_.give_back(slot_);
+  cache.reclaim();
+  *this = Fill{};
+}
+
+}  // namespace mcs::cache

@@ -1,0 +1,526 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "libglobalcache/cache/global_cache.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "gsm-emu/fault.h"
+
+namespace mcs::cache {
+
+using runtime::Instance;
+using runtime::LockAnswer;
+
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr auto kAcquire = std::memory_order_acquire;
+constexpr auto kRelease = std::memory_order_release;
+constexpr auto kAcqRel = std::memory_order_acq_rel;
+
+// A head larger than this is damage, not a head.
+constexpr std::uint64_t kMaxHead = 1U << 20;
+
+}  // namespace
+
+GlobalCache::GlobalCache(gsm::Domain& domain, Instance& instance,
+                         std::function<void(std::uint32_t)> wake)
+    : memory_(domain),
+      instance_(instance),
+      pins_(memory_, instance),
+      space_(memory_, instance),
+      index_(memory_, instance),
+      area_(*reinterpret_cast<CacheArea*>(instance.own_component_area())),
+      wake_(std::move(wake)),
+      seed_(domain.header().hash_seed) {
+  instance.set_steps(this);
+}
+
+Key GlobalCache::make_key(std::string_view primary, std::string_view variant) const {
+  const XXH128_hash_t hash = XXH3_128bits_withSeed(primary.data(), primary.size(), seed_);
+  Key key{primary, variant, hash.low64, hash.high64};
+  if (!variant.empty()) {
+    key.hash2 ^= XXH3_64bits_withSeed(variant.data(), variant.size(), seed_ + 1);
+  }
+  return key;
+}
+
+bool GlobalCache::copy_stream(const std::vector<Extent>& extents, std::uint64_t offset, void* to,
+                              std::size_t n) const {
+  auto* out = static_cast<std::byte*>(to);
+  return for_each_piece(extents, offset, n, [&](const Piece& piece) {
+    gsm::Segment& segment = memory_.domain().segment(piece.segment);
+    segment.charge(piece.length);
+    if (!gsm::guarded_copy(out, segment.payload() + piece.offset, piece.length)) return false;
+    out += piece.length;
+    return true;
+  });
+}
+
+bool GlobalCache::read_head(const SealedFields& fields, const std::vector<Extent>& extents,
+                            std::vector<std::byte>& out) const {
+  const std::uint64_t bytes = std::uint64_t{fields.key_bytes} + fields.head_bytes;
+  if (bytes > kMaxHead) return false;
+  out.resize(bytes);
+  return copy_stream(extents, 0, out.data(), bytes) &&
+         static_cast<std::uint32_t>(XXH3_64bits(out.data(), bytes)) == fields.head_sum;
+}
+
+// Pins and checks one candidate. False: not the entry that is looked for; `outcome` says more.
+bool GlobalCache::load_hit(Link link, Descriptor& d, const Key& key, Hit& hit, Found& outcome) {
+  const int pin = pins_.pin(link);
+  if (pin < 0) {
+    outcome = Found::kNoPin;
+    return false;
+  }
+  const std::uint64_t word = d.state.load(std::memory_order_seq_cst);
+  if (EntryWord::state(word) != EntryState::kSealed || EntryWord::version(word) != link.version()) {
+    pins_.unpin(pin);
+    return false;
+  }
+  hit.fields = load_sealed(d);
+  if (hit.fields.key_bytes != key.size() && hit.fields.hash == key.hash) {
+    pins_.unpin(pin);
+    return false;
+  }
+  hit.overflow = d.overflow.load(kAcquire);
+  const bool sound =
+      hit.fields.meta_sum == meta_sum(hit.fields, hit.overflow, link.version()) &&
+      space_.extents(hit.fields, hit.overflow, true, hit.extents) &&
+      read_head(hit.fields, hit.extents, hit.head_copy);
+  if (!sound) {
+    memory_.state(link.segment()).damage.fetch_add(1, kRelaxed);
+    outcome = Found::kDamaged;
+    pins_.unpin(pin);
+    return false;
+  }
+  const char* stored = reinterpret_cast<const char*>(hit.head_copy.data());
+  if (std::memcmp(stored, key.primary.data(), key.primary.size()) != 0 ||
+      std::memcmp(stored + key.primary.size(), key.variant.data(), key.variant.size()) != 0) {
+    pins_.unpin(pin);
+    return false;
+  }
+  hit.link = link;
+  hit.descriptor = &d;
+  hit.pin = pin;
+  hit.checked_ms = static_cast<std::int64_t>(d.checked.load(kRelaxed));
+  hit.soft_purged = (EntryWord::flags(word) & EntryWord::kSoftPurged) != 0;
+  hit.head = std::span<const std::byte>(hit.head_copy).subspan(hit.fields.key_bytes);
+  return true;
+}
+
+FindResult GlobalCache::find(const Key& key, Hit& hit) {
+  FindResult result;
+  const WalkEnd end = index_.walk(key.hash, [&](Link link, const Descriptor& seen,
+                                                std::uint64_t word) {
+    const EntryState state = EntryWord::state(word);
+    if (state == EntryState::kFilling) {
+      if (seen.sealed[1].load(kRelaxed) == key.hash2) result.filling = link;
+      return false;
+    }
+    if (state != EntryState::kSealed) return false;
+    auto& d = const_cast<Descriptor&>(seen);
+    if (!load_hit(link, d, key, hit, result.found)) return false;
+    result.found = Found::kHit;
+    return true;
+  });
+  if (end == WalkEnd::kDamaged && result.found == Found::kMiss) result.found = Found::kDamaged;
+  return result;
+}
+
+void GlobalCache::release(Hit& hit) {
+  if (hit.pin >= 0) pins_.unpin(hit.pin);
+  hit.pin = -1;
+}
+
+bool GlobalCache::read_body(const Hit& hit, std::uint64_t offset, void* to, std::size_t n) const {
+  const std::uint64_t start = std::uint64_t{hit.fields.key_bytes} + hit.fields.head_bytes;
+  if (offset + n > hit.fields.body_bytes) return false;
+  return copy_stream(hit.extents, start + offset, to, n);
+}
+
+bool GlobalCache::read_verified(const Hit& hit, void* to) const {
+  const std::size_t n = hit.fields.body_bytes;
+  return read_body(hit, 0, to, n) && XXH3_64bits(to, n) == hit.fields.body_sum;
+}
+
+bool GlobalCache::verify_body(const Hit& hit) const {
+  XXH3_state_t state;
+  XXH3_64bits_reset(&state);
+  std::array<std::byte, 32768> buffer;
+  for (std::uint64_t at = 0; at < hit.fields.body_bytes;) {
+    const std::size_t n = std::min<std::uint64_t>(buffer.size(), hit.fields.body_bytes - at);
+    if (!read_body(hit, at, buffer.data(), n)) return false;
+    XXH3_64bits_update(&state, buffer.data(), n);
+    at += n;
+  }
+  return XXH3_64bits_digest(&state) == hit.fields.body_sum;
+}
+
+void GlobalCache::body_pieces(const Hit& hit,
+                              std::vector<std::span<const std::byte>>& pieces) const {
+  pieces.clear();
+  const std::uint64_t start = std::uint64_t{hit.fields.key_bytes} + hit.fields.head_bytes;
+  for_each_piece(hit.extents, start, hit.fields.body_bytes, [&](const Piece& piece) {
+    gsm::Segment& segment = memory_.domain().segment(piece.segment);
+    segment.charge(piece.length);
+    const std::byte* at = segment.payload() + piece.offset;
+    if (!pieces.empty() && pieces.back().data() + pieces.back().size() == at) {
+      pieces.back() = {pieces.back().data(), pieces.back().size() + piece.length};
+    } else {
+      pieces.emplace_back(at, piece.length);
+    }
+    return true;
+  });
+}
+
+void GlobalCache::touch(const Hit& hit) const {
+  const std::uint8_t byte = memory_.clock_byte(hit.link.segment(), hit.link.index());
+  if ((byte & 3) < 3 && (byte & 0x80) != 0) {
+    memory_.set_clock_byte(hit.link.segment(), hit.link.index(),
+                           static_cast<std::uint8_t>(byte + 1));
+  }
+}
+
+void GlobalCache::set_checked(const Hit& hit, std::int64_t wall_ms) const {
+  // The pin keeps the descriptor this entry's, so a plain store cannot hit another entry.
+  hit.descriptor->checked.store(static_cast<std::uint64_t>(wall_ms), kRelaxed);
+}
+
+Begin GlobalCache::begin(const Key& key, Fill& fill, Link seen, bool insist) {
+  const int slot = fills_used_.claim();
+  if (slot < 0) return Begin::kNoSpace;
+  Word& intent = area_.fills[static_cast<std::size_t>(slot)];
+  Link link;
+  for (unsigned attempt = 0; attempt < 4 && link.value == 0; ++attempt) {
+    for (std::uint32_t n = 0; n < memory_.nodes() && link.value == 0; ++n) {
+      const std::uint32_t segment = (instance_.node() + n) % memory_.nodes();
+      if (memory_.lost(segment)) continue;
+      link = space_.claim_descriptor(segment, EntryState::kFilling, intent);
+      if (link.value == 0 && n + 1 == memory_.nodes()) evict_some(instance_.node(), 1);
+    }
+  }
+  if (link.value == 0) {
+    fills_used_.give_back(slot);
+    return Begin::kNoSpace;
+  }
+  Descriptor& d = *memory_.resolve(link);
+  d.progress.store(0, kRelaxed);
+  d.sealed[0].store(key.hash, kRelaxed);
+  d.sealed[1].store(key.hash2, kRelaxed);
+
+  const auto give_up = [&] {
+    // Never linked, no space: FREE again at once.
+    std::uint64_t word =
+        EntryWord::make(link.version(), EntryState::kFilling, instance_.slot_number() + 1);
+    // Again if a purge flags it in between.
+    while (!d.state.compare_exchange_strong(
+               word, EntryWord::make(link.version(), EntryState::kFree, 0), kAcqRel) &&
+           EntryWord::state(word) == EntryState::kFilling &&
+           EntryWord::version(word) == link.version()) {
+    }
+    memory_.set_clock_byte(link.segment(), link.index(), 0);
+    intent.store(0, kRelease);
+    fills_used_.give_back(slot);
+  };
+
+  {
+    Index::Locked bucket(index_, key.hash);
+    if (bucket.answer() != LockAnswer::kAcquired) {
+      give_up();
+      return Begin::kBusy;
+    }
+    bool other = false;
+    index_.walk(key.hash, [&](Link found, const Descriptor& entry, std::uint64_t word) {
+      const EntryState state = EntryWord::state(word);
+      other = (state == EntryState::kFilling && entry.sealed[1].load(kRelaxed) == key.hash2) ||
+              (state == EntryState::kSealed && !insist && !(found == seen));
+      return other;
+    });
+    if (!other) bucket.link_first(link, d);
+    if (other) {
+      give_up();
+      return Begin::kOther;
+    }
+  }
+  fill.abort();
+  fill.cache_ = this;
+  fill.link_ = link;
+  fill.descriptor_ = &d;
+  fill.slot_ = slot;
+  fill.key_.assign(key.primary).append(key.variant);
+  fill.primary_bytes_ = key.primary.size();
+  fill.hash_ = key.hash;
+  return Begin::kFilling;
+}
+
+void GlobalCache::announce_wait(Link filling) {
+  Descriptor* d = memory_.resolve(filling);
+  if (d == nullptr) return;
+  const std::uint64_t bit = 1ULL << (44 + instance_.slot_number() % kWaiterBits);
+  d->progress.fetch_or(bit, std::memory_order_seq_cst);
+}
+
+bool GlobalCache::still_filling(Link filling) const {
+  const Descriptor* d = memory_.resolve(filling);
+  if (d == nullptr) return false;
+  const std::uint64_t word = d->state.load(std::memory_order_seq_cst);
+  return EntryWord::state(word) == EntryState::kFilling &&
+         EntryWord::version(word) == filling.version();
+}
+
+void GlobalCache::wake_waiters(std::uint64_t progress) {
+  const std::uint64_t bits = progress >> 44;
+  if (bits == 0 || !wake_) return;
+  for (std::uint32_t slot = 0; slot < instance_.slot_count(); ++slot) {
+    if ((bits >> (slot % kWaiterBits) & 1) == 0) continue;
+    const std::uint64_t word = instance_.control(slot).state.load(kAcquire);
+    if (runtime::StateWord::state(word) != runtime::InstanceState::kActive) continue;
+    if (Pins::area(instance_, slot).waiting.load(kRelaxed) != 0) wake_(slot);
+  }
+}
+
+SpaceAnswer GlobalCache::make_room(Link entry, Descriptor& d, std::uint64_t units,
+                                   std::vector<Extent>& out) {
+  unsigned failures = 0;
+  while (units > 0) {
+    // Large bodies in fair pieces, small ones in whatever there is.
+    const std::uint64_t min_units = units >= 64 ? 16 : units >= 16 ? 4 : 1;
+    Extent extent;
+    const SpaceAnswer answer = space_.grow(entry, d, units, min_units, extent);
+    if (answer == SpaceAnswer::kOk) {
+      out.push_back(extent);
+      units -= extent.units();
+      failures = 0;
+      continue;
+    }
+    if (answer == SpaceAnswer::kLost || ++failures > 64) return answer;
+    std::uint32_t segment = instance_.node();
+    if (failures > 4) segment = (segment + failures) % memory_.nodes();
+    evict_some(segment, std::min<std::uint64_t>(units, 4 * kGroupUnits));
+  }
+  return SpaceAnswer::kOk;
+}
+
+bool GlobalCache::unlink(Link link, Descriptor& d) {
+  {
+    Index::Locked bucket(index_, d.sealed[0].load(kAcquire));
+    if (bucket.answer() != LockAnswer::kAcquired) return false;
+    bucket.unlink(link);
+  }
+  std::uint64_t word = d.state.load(kAcquire);
+  while (EntryWord::state(word) == EntryState::kRetired &&
+         EntryWord::version(word) == link.version() &&
+         (EntryWord::flags(word) & EntryWord::kUnlinked) == 0) {
+    if (d.state.compare_exchange_weak(word, word | EntryWord::kUnlinked, kAcqRel)) break;
+  }
+  return true;
+}
+
+bool GlobalCache::retire_as(Link link, Descriptor& d, std::uint64_t expected) {
+  int place = limbo_used_.claim();
+  if (place < 0) {
+    reclaim();
+    place = limbo_used_.claim();
+    if (place < 0) return false;
+  }
+  Word& limbo = area_.limbo[static_cast<std::size_t>(place)];
+  limbo.store(link.value, kRelease);
+  if (!d.state.compare_exchange_strong(
+          expected,
+          EntryWord::make(link.version(), EntryState::kRetired, instance_.slot_number() + 1),
+          std::memory_order_seq_cst)) {
+    limbo.store(0, kRelease);
+    limbo_used_.give_back(place);
+    return false;
+  }
+  unlink(link, d);
+  return true;
+}
+
+bool GlobalCache::retire(Link link) {
+  Descriptor* d = memory_.resolve(link);
+  if (d == nullptr) return false;
+  const std::uint64_t word = d->state.load(kAcquire);
+  if (EntryWord::state(word) != EntryState::kSealed || EntryWord::version(word) != link.version()) {
+    return false;
+  }
+  return retire_as(link, *d, word);
+}
+
+// A fill that ends without an entry: ours (abort) or a dead instance's.
+void GlobalCache::retire_filling(Link link, Descriptor& d, std::uint64_t owner_plus_one) {
+  int place = limbo_used_.claim();
+  if (place < 0) {
+    reclaim();
+    place = limbo_used_.claim();
+  }
+  std::uint32_t new_owner = instance_.slot_number() + 1;
+  if (place >= 0) {
+    area_.limbo[static_cast<std::size_t>(place)].store(link.value, kRelease);
+  } else {
+    memory_.state(link.segment()).orphans.fetch_add(1, kRelease);
+    new_owner = 0;
+  }
+  std::uint64_t word = d.state.load(kAcquire);
+  while (EntryWord::state(word) == EntryState::kFilling &&
+         EntryWord::version(word) == link.version() &&
+         EntryWord::owner_plus_one(word) == owner_plus_one) {
+    if (d.state.compare_exchange_weak(
+            word, EntryWord::make(link.version(), EntryState::kRetired, new_owner),
+            std::memory_order_seq_cst)) {
+      unlink(link, d);
+      wake_waiters(d.progress.load(kAcquire));
+      return;
+    }
+  }
+  if (place >= 0) {
+    area_.limbo[static_cast<std::size_t>(place)].store(0, kRelease);
+    limbo_used_.give_back(place);
+  }
+}
+
+std::uint64_t GlobalCache::reclaim() {
+  const std::unique_lock lock(reclaim_mutex_, std::try_to_lock);
+  if (!lock.owns_lock() || limbo_used_.count() == 0) return 0;
+  for (std::uint32_t place = 0; place < kLimbo; ++place) {
+    const Link link{area_.limbo[place].load(kAcquire)};
+    if (link.value == 0) continue;
+    Descriptor* d = memory_.resolve(link);
+    if (d == nullptr) continue;
+    const std::uint64_t word = d->state.load(kAcquire);
+    if (EntryWord::state(word) == EntryState::kRetired &&
+        EntryWord::version(word) == link.version() &&
+        (EntryWord::flags(word) & EntryWord::kUnlinked) == 0) {
+      unlink(link, *d);
+    }
+  }
+  const auto pinned = pins_.collect();
+  if (!pinned) return 0;
+  std::uint64_t freed = 0;
+  for (std::uint32_t place = 0; place < kLimbo; ++place) {
+    const Link link{area_.limbo[place].load(kAcquire)};
+    if (link.value == 0) continue;
+    Descriptor* d = memory_.resolve(link);
+    if (d == nullptr) continue;
+    const std::uint64_t word = d->state.load(kAcquire);
+    const bool ours = EntryWord::version(word) == link.version() &&
+                      EntryWord::state(word) == EntryState::kRetired &&
+                      EntryWord::owner_plus_one(word) == instance_.slot_number() + 1;
+    if (!ours || (EntryWord::flags(word) & EntryWord::kUnlinked) == 0) continue;
+    if (std::binary_search(pinned->begin(), pinned->end(), link.value)) continue;
+    std::vector<Extent> extents;
+    std::uint64_t units = 0;
+    if (space_.extents(load_sealed(*d), d->overflow.load(kAcquire), false, extents)) {
+      for (const Extent& extent : extents) units += extent.units();
+    }
+    if (!space_.free_entry(link, *d)) continue;
+    area_.limbo[place].store(0, kRelease);
+    limbo_used_.give_back(static_cast<int>(place));
+    freed += units;
+  }
+  return freed;
+}
+
+bool GlobalCache::evict_some(std::uint32_t segment, std::uint64_t units) {
+  if (memory_.lost(segment)) return false;
+  const std::uint64_t descriptors = memory_.geometry().descriptors;
+  SegmentState& state = memory_.state(segment);
+  std::uint64_t retired_units = 0;
+  bool any = false;
+  // Four turns of the hand bring every counter to zero.
+  const std::uint64_t max_steps = 4 * (descriptors / 8 + 1);
+  for (std::uint64_t step = 0; step < max_steps; ++step) {
+    const std::uint64_t first = state.clock_hand.fetch_add(8, kRelaxed) % descriptors;
+    for (std::uint64_t i = first; i < std::min(first + 8, descriptors); ++i) {
+      const std::uint8_t byte = memory_.clock_byte(segment, i);
+      if (byte == 0) continue;
+      Descriptor& d = memory_.descriptor(segment, i);
+      const std::uint64_t word = d.state.load(kAcquire);
+      const EntryState entry_state = EntryWord::state(word);
+      if (entry_state == EntryState::kFree) {
+        memory_.set_clock_byte(segment, i, 0);
+        continue;
+      }
+      if (entry_state != EntryState::kSealed) continue;
+      if ((byte & 3) != 0) {
+        memory_.set_clock_byte(segment, i, static_cast<std::uint8_t>(byte - 1));
+        continue;
+      }
+      const Link link = memory_.link_to(segment, i, EntryWord::version(word));
+      const SealedFields fields = load_sealed(d);
+      if (!retire_as(link, d, word)) continue;
+      any = true;
+      retired_units += (std::uint64_t{fields.key_bytes} + fields.head_bytes + fields.body_bytes +
+                        kUnitBytes - 1) / kUnitBytes;
+    }
+    if (retired_units >= units || limbo_used_.count() > kLimbo / 2) {
+      // What somebody still reads does not help: go on until something was really freed.
+      if (reclaim() > 0 || units <= 1) return true;
+      if (limbo_used_.count() >= kLimbo - 16) return false;
+    }
+  }
+  return reclaim() > 0 || any;
+}
+
+void GlobalCache::retire_duplicates(Link keep, std::uint64_t hash, std::string_view whole_key) {
+  std::array<Link, 8> older;
+  std::size_t n = 0;
+  bool seen_keep = false;
+  const Key key{whole_key, {}, hash, 0};
+  Hit hit;
+  index_.walk(hash, [&](Link link, const Descriptor& entry, std::uint64_t word) {
+    if (link == keep) {
+      seen_keep = true;
+      n = 0;
+      return false;
+    }
+    if (!seen_keep || EntryWord::state(word) != EntryState::kSealed) return false;
+    Found outcome = Found::kMiss;
+    if (load_hit(link, const_cast<Descriptor&>(entry), key, hit, outcome)) {
+      release(hit);
+      older[n++] = link;
+    }
+    return n == older.size();
+  });
+  for (std::size_t i = 0; i < n; ++i) retire(older[i]);
+}
+
+void GlobalCache::adopt_orphans(std::uint32_t segment) {
+  Word& orphans = memory_.state(segment).orphans;
+  std::uint64_t seen = orphans.load(kAcquire);
+  if (seen == 0) return;
+  for (std::uint64_t i = 0; i < memory_.geometry().descriptors; ++i) {
+    Descriptor& d = memory_.descriptor(segment, i);
+    std::uint64_t word = d.state.load(kAcquire);
+    if (EntryWord::state(word) != EntryState::kRetired || EntryWord::owner_plus_one(word) != 0) {
+      continue;
+    }
+    const int place = limbo_used_.claim();
+    if (place < 0) return;
+    Word& limbo = area_.limbo[static_cast<std::size_t>(place)];
+    limbo.store(memory_.link_to(segment, i, EntryWord::version(word)).value, kRelease);
+    if (!d.state.compare_exchange_strong(
+            word,
+            EntryWord::make(EntryWord::version(word), EntryState::kRetired,
+                            instance_.slot_number() + 1, EntryWord::cursor(word),
+                            EntryWord::flags(word)),
+            kAcqRel)) {
+      limbo.store(0, kRelease);
+      limbo_used_.give_back(place);
+    }
+  }
+  orphans.compare_exchange_strong(seen, 0, kAcqRel);
+}
+
+void GlobalCache::tick() {
+  for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
+    if (!memory_.lost(segment)) adopt_orphans(segment);
+  }
+  reclaim();
+}
+
+}  // namespace mcs::cache

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+// GlobalCache: the web cache as a component. Finds, fills, retires and frees entries; knows nothing
+// of HTTP (a key and a head are bytes).
+//
+// Crash behaviour: a process may die at any store inside any of these functions. What it held (pins,
+// fills, retired entries, locks) is named in its own slot, and whoever recovers it gives that back;
+// nothing else is touched, so the cost follows what it held, not the size of the cache.
+#pragma once
+
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "libglobalcache/cache/index.h"
+#include "libglobalcache/cache/memory.h"
+#include "libglobalcache/cache/pins.h"
+#include "libglobalcache/cache/space.h"
+#include "libglobalcache/runtime/instance.h"
+
+namespace mcs::cache {
+
+/// A key and its seeded hashes. The bytes belong to the caller. Variants of one resource share
+/// `primary` (and so the bucket); the whole key is primary followed by variant.
+struct Key {
+  std::string_view primary;
+  std::string_view variant;
+  std::uint64_t hash = 0;   // of primary
+  std::uint64_t hash2 = 0;  // of the whole key; decides who waits for whose fill, never what is served
+
+  std::size_t size() const { return primary.size() + variant.size(); }
+};
+
+/// A pinned, verified entry: its descriptor's fields copied and checked, its head copied, checked
+/// and compared with the key. Valid until released.
+struct Hit {
+  Link link;
+  Descriptor* descriptor = nullptr;
+  SealedFields fields;
+  std::uint64_t overflow = Link::kEnd;
+  std::int64_t checked_ms = 0;
+  bool soft_purged = false;
+  int pin = -1;
+  std::vector<Extent> extents;
+  std::vector<std::byte> head_copy;  // key and head
+  std::span<const std::byte> head;   // without the key
+
+  std::uint64_t body_bytes() const { return fields.body_bytes; }
+};
+
+enum class Found {
+  kMiss,     // no sealed entry
+  kHit,
+  kNoPin,    // there is one, but this instance's ledger is full
+  kDamaged   // something failed its check; treated as a miss by callers
+};
+
+struct FindResult {
+  Found found = Found::kMiss;
+  Link filling;  // not 0: an instance is filling this key (besides a possible hit)
+};
+
+enum class Begin {
+  kFilling,  // the fill is ours
+  kOther,    // somebody else fills this key, or has just filled it: look again
+  kNoSpace,  // no descriptor or slot to be had
+  kBusy      // a lock is held by a stopped process
+};
+
+enum class Append {
+  kOk,
+  kNoSpace,
+  kFailed  // lost memory or a lock that stays busy
+};
+
+class GlobalCache;
+
+/// A fill in progress: the lease on a key. Abandoned by the recoverer if the process dies.
+/// One thread at a time.
+class Fill {
+ public:
+  Fill() = default;
+  Fill(Fill&& other) noexcept { *this = std::move(other); }
+  Fill& operator=(Fill&& other) noexcept;
+  ~Fill() { abort(); }
+
+  explicit operator bool() const { return cache_ != nullptr; }
+
+  /// The head (any bytes) and, if known, the body's length in bytes, before the first append.
+  void set_head(std::span<const std::byte> head, std::optional<std::uint64_t> body_bytes);
+  /// Add to the body. Small bodies are collected and written with the head in one system call.
+  Append append(std::span<const std::byte> bytes);
+  /// Make everything appended so far readable by followers.
+  Append flush();
+  /// Seal and publish; the older entry of the key is retired. checked_ms: wall clock. False: the
+  /// entry is not in the cache (no space, purged or expelled meanwhile); the fill is over.
+  bool commit(std::int64_t checked_ms);
+  void abort();
+  Link link() const { return link_; }
+
+ private:
+  friend class GlobalCache;
+  Append write(std::span<const std::byte> bytes);
+
+  GlobalCache* cache_ = nullptr;
+  Link link_;
+  Descriptor* descriptor_ = nullptr;
+  int slot_ = -1;
+  std::string key_;
+  std::uint64_t hash_ = 0;
+  std::size_t primary_bytes_ = 0;
+  std::uint32_t head_bytes_ = 0;
+  std::uint32_t head_sum_ = 0;
+  std::optional<std::uint64_t> expected_;
+  std::uint64_t body_bytes_ = 0;
+  std::uint64_t written_ = 0;    // of the stream
+  std::uint64_t capacity_ = 0;   // bytes of all extents
+  std::uint64_t reported_ = 0;   // body bytes told to followers
+  std::vector<Extent> extents_;
+  std::vector<std::byte> stage_;
+  struct BodySum;
+  struct BodySumDelete {
+    void operator()(BodySum* sum) const;
+  };
+  std::unique_ptr<BodySum, BodySumDelete> body_sum_;
+  bool head_set_ = false;
+  bool failed_ = false;
+};
+
+enum class PurgeKind : std::uint32_t { kKey = 1, kPrefix = 2, kWildcard = 3, kTag = 4, kAll = 5 };
+
+/// Bodies up to this size are copied, verified and released; larger ones are sent pinned. Bytes.
+inline constexpr std::uint64_t kCopyLimit = 16384;
+
+/// Which of N places are in use; private to one process. Thread-safe.
+template <std::uint32_t N>
+class BitPool {
+ public:
+  /// A free place, or -1.
+  int claim() {
+    for (std::uint32_t w = 0; w < N / 64; ++w) {
+      std::uint64_t used = words_[w].load(std::memory_order_relaxed);
+      while (used != ~0ULL) {
+        const int bit = std::countr_one(used);
+        if (words_[w].compare_exchange_weak(used, used | (1ULL << bit), std::memory_order_acquire,
+                                            std::memory_order_relaxed)) {
+          return static_cast<int>(w * 64) + bit;
+        }
+      }
+    }
+    return -1;
+  }
+  void give_back(int place) {
+    const auto p = static_cast<std::uint32_t>(place);
+    words_[p / 64].fetch_and(~(1ULL << (p % 64)), std::memory_order_release);
+  }
+  bool in_use(std::uint32_t place) const {
+    return (words_[place / 64].load(std::memory_order_acquire) >> (place % 64) & 1) != 0;
+  }
+  std::uint32_t count() const {
+    std::uint32_t n = 0;
+    for (const auto& word : words_) {
+      n += static_cast<std::uint32_t>(std::popcount(word.load(std::memory_order_relaxed)));
+    }
+    return n;
+  }
+
+ private:
+  static_assert(N % 64 == 0);
+  std::array<std::atomic<std::uint64_t>, N / 64> words_{};
+};
+
+class GlobalCache final : public runtime::RecoverySteps {
+ public:
+  /// `instance` has joined and is not yet active. `wake`: tell the instance in a slot that a fill
+  /// it may wait for has ended or moved; called without locks, may be empty.
+  GlobalCache(gsm::Domain& domain, runtime::Instance& instance,
+              std::function<void(std::uint32_t slot)> wake = {});
+
+  Key make_key(std::string_view primary, std::string_view variant = {}) const;
+
+  /// Look a key up; on kHit `hit` is pinned and must be released.
+  FindResult find(const Key& key, Hit& hit);
+  void release(Hit& hit);
+  /// Copy `n` bytes of the body from `offset`; false: lost.
+  bool read_body(const Hit& hit, std::uint64_t offset, void* to, std::size_t n) const;
+  /// The whole body into private memory, compared with its checksum.
+  bool read_verified(const Hit& hit, void* to) const;
+  /// Compare a pinned body with its checksum where it lies.
+  bool verify_body(const Hit& hit) const;
+  /// The body as pieces of mapped payload (for copying system calls), adjacent ones joined.
+  void body_pieces(const Hit& hit, std::vector<std::span<const std::byte>>& pieces) const;
+  /// Count a use (a saturating hint).
+  void touch(const Hit& hit) const;
+  /// The entry was compared with its origin now and is still current.
+  void set_checked(const Hit& hit, std::int64_t wall_ms) const;
+
+  /// Become the one that fills this key. `seen`: the entry that find gave and that is to be
+  /// replaced; another one found now answers kOther, unless `insist` (after having looked again).
+  Begin begin(const Key& key, Fill& fill, Link seen = {}, bool insist = false);
+  /// Register interest in a fill; afterwards look again before waiting.
+  void announce_wait(Link filling);
+  bool still_filling(Link filling) const;
+
+  /// Retire the sealed entry (evict, purge, replace). False: it is not there any more, or nothing
+  /// can be retired now.
+  bool retire(Link link);
+
+  /// Retire everything the pattern matches, also what is being filled now. Returns how many.
+  /// `matches` is asked for each entry's whole key, the length of its primary part and its head;
+  /// `pattern` is what fills in flight compare their primary key with (kTag: every fill in flight
+  /// counts as matching).
+  using Match = std::function<bool(std::string_view key, std::span<const std::byte> head)>;
+  std::uint64_t purge(PurgeKind kind, std::string_view pattern, const Match& matches);
+
+  /// Free what is retired and unpinned. Returns units freed.
+  std::uint64_t reclaim();
+  /// Make room: retire what is least worth keeping. False: nothing could be retired.
+  bool evict_some(std::uint32_t segment, std::uint64_t units);
+  void tick();
+
+  /// Give back everything before Instance::leave.
+  void leave();
+
+  void repair_operation(const runtime::DeadInstance& dead, runtime::OpRecord& op) override;
+  bool take_over(const runtime::DeadInstance& dead, runtime::RecoveryCounts& counts) override;
+
+  const Memory& memory() const { return memory_; }
+  Pins& pins() { return pins_; }
+  Space& space() { return space_; }
+  const Index& index() const { return index_; }
+  runtime::Instance& instance() { return instance_; }
+
+  /// The key and head of an entry that is pinned or otherwise certain; false: lost or damaged.
+  bool read_head(const SealedFields& fields, const std::vector<Extent>& extents,
+                 std::vector<std::byte>& out) const;
+
+ private:
+  friend class Fill;
+  bool copy_stream(const std::vector<Extent>& extents, std::uint64_t offset, void* to,
+                   std::size_t n) const;
+  bool load_hit(Link link, Descriptor& d, const Key& key, Hit& hit, Found& outcome);
+  SpaceAnswer make_room(Link entry, Descriptor& d, std::uint64_t units, std::vector<Extent>& out);
+  bool unlink(Link link, Descriptor& d);
+  bool retire_as(Link link, Descriptor& d, std::uint64_t expected);
+  void wake_waiters(std::uint64_t progress);
+  void retire_duplicates(Link keep, std::uint64_t hash, std::string_view whole_key);
+  void retire_filling(Link link, Descriptor& d, std::uint64_t owner_plus_one);
+  void adopt_orphans(std::uint32_t segment);
+  bool purged_in_flight(std::string_view primary) const;
+
+  Memory memory_;
+  runtime::Instance& instance_;
+  Pins pins_;
+  Space space_;
+  Index index_;
+  CacheArea& area_;
+  std::function<void(std::uint32_t)> wake_;
+  std::uint64_t seed_;
+  // Which fills[] and limbo[] words are in use; private to the process.
+  BitPool<kFills> fills_used_;
+  BitPool<kLimbo> limbo_used_;
+  std::mutex reclaim_mutex_;
+};
+
+}  // namespace mcs::cache

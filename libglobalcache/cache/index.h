@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// Index: hash chains over descriptors.
+//
+// A bucket lives on the segment that rendezvous hashing gives for the hash. Lookups take no lock:
+// every link carries the version of the descriptor it names, and a walk that meets another version
+// starts again, a bounded number of times. Links are changed only under the bucket's OwnerLock, each
+// change being one store (link at the head, or unlink), so a kill at any instant leaves a valid
+// chain and the recoverer has only to release the lock.
+#pragma once
+
+#include "libglobalcache/cache/memory.h"
+#include "libglobalcache/runtime/instance.h"
+
+namespace mcs::cache {
+
+enum class WalkEnd {
+  kEnd,      // all of the chain was seen
+  kStopped,  // the visitor had enough
+  kChanged,  // the chain kept changing under the walk: what was not found may yet be there
+  kDamaged   // a link that is none
+};
+
+class Index {
+ public:
+  Index(const Memory& memory, runtime::Instance& instance) : memory_(memory), instance_(instance) {}
+
+  /// Visit the entries with this hash, newest first: visit(link, descriptor, state word) returns
+  /// true to stop. After kChanged retries the visitor sees entries again.
+  template <typename Visit>
+  WalkEnd walk(std::uint64_t hash, Visit&& visit) const {
+    const std::uint32_t home = memory_.home_of(hash);
+    memory_.charge(home, sizeof(Bucket));
+    const Bucket& bucket = memory_.bucket(home, hash);
+    for (unsigned restart = 0; restart < kRestarts; ++restart) {
+      Link link{bucket.head.load(std::memory_order_acquire)};
+      bool changed = false;
+      for (std::uint64_t steps = 0; !link.is_end(); ++steps) {
+        const Descriptor* d = memory_.resolve(link);
+        if (d == nullptr || steps > kMaxChain) return WalkEnd::kDamaged;
+        memory_.charge(link.segment(), sizeof(Descriptor));
+        const std::uint64_t word = d->state.load(std::memory_order_acquire);
+        const Link next{d->next.load(std::memory_order_acquire)};
+        const std::uint64_t their_hash = d->sealed[0].load(std::memory_order_acquire);
+        const std::uint64_t again = d->state.load(std::memory_order_acquire);
+        if (EntryWord::version(word) != link.version() ||
+            EntryWord::version(again) != link.version() ||
+            EntryWord::state(again) == EntryState::kFree) {
+          changed = true;
+          break;
+        }
+        if (their_hash == hash && visit(link, *d, again)) return WalkEnd::kStopped;
+        link = next;
+      }
+      if (!changed) return WalkEnd::kEnd;
+    }
+    return WalkEnd::kChanged;
+  }
+
+  /// Holds a bucket's lock.
+  class Locked {
+   public:
+    Locked(const Index& index, std::uint64_t hash);
+    runtime::LockAnswer answer() const { return answer_; }
+    /// The entry becomes the chain's first.
+    void link_first(Link entry, Descriptor& d);
+    /// Take the entry out if it is there. False: the chain is damaged.
+    bool unlink(Link entry);
+
+   private:
+    const Memory& memory_;
+    runtime::Instance::Op op_;
+    Bucket& bucket_;
+    runtime::LockAnswer answer_;
+  };
+
+  static constexpr std::uint64_t kMaxChain = 1U << 16;
+
+ private:
+  static constexpr unsigned kRestarts = 16;
+  const Memory& memory_;
+  runtime::Instance& instance_;
+};
+
+}  // namespace mcs::cache

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+// Shared state of the cache room: descriptors, chains, space, and what each instance holds.
+//
+// Per segment, after the runtime's part: [groups | buckets | clock bytes | descriptors] and, as the
+// payload, units of 256 bytes. An entry is one Descriptor (its index in the array never changes
+// meaning: memory once a descriptor stays a descriptor), up to two extents of units, and a chain of
+// Overflow descriptors for more. The bytes of an entry are one stream: key, head, body.
+//
+//   word                    written by                  order, and what a kill leaves
+//   Descriptor.state        CAS                          the only word that decides what an entry is:
+//     FREE -> FILLING       filler                       after its fills[] record names it
+//     FILLING -> SEALED     filler                       after all sealed fields and the payload
+//     FILLING -> RETIRED    filler (abort), recoverer
+//     SEALED -> RETIRED     evictor, purger, replacer    after its limbo[] record names it
+//     RETIRED -> RETIRED    its owner: cursor counts freed extents; unlinked flag; owner changes
+//                           when a recoverer takes over
+//     RETIRED -> FREE       its owner, when unlinked, unpinned and all extents are free
+//   Descriptor.progress     filler (fetch_add), waiters (fetch_or)
+//   Descriptor.next         holder of the bucket's lock   one store links or unlinks
+//   Bucket.head             holder of the bucket's lock   one store
+//   sealed fields           filler, before SEALED         covered by meta_sum
+//   Descriptor.extents      filler (FILLING)              an extent is stored before extent_count
+//   Group.bits              holder of the group's lock    the lock holder's OpRecord says what; a
+//                                                        recoverer clears or keeps all of it
+//   Ledger words            owner thread                  pin: store the link, full fence, re-read
+//                                                        state; unpin: store 0. A dead owner's
+//                                                        ledger is cleared by its recoverer.
+//   clock byte              anybody, plain byte store     a hint: losing an update is harmless
+//
+// An entry's space is free only when its descriptor is FREE or no descriptor names it. Retired
+// entries are freed by whoever's limbo names them, once no live ledger does.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+#include "gsm-emu/segment.h"
+#include "libglobalcache/runtime/layout.h"
+
+namespace mcs::cache {
+
+using runtime::InstanceId;
+using runtime::OwnerLock;
+using runtime::Word;
+
+inline constexpr std::uint64_t kUnitBytes = 256;
+inline constexpr std::uint32_t kGroupUnits = 448;  // 112 KiB, 28 pages of 4 KiB
+inline constexpr std::uint64_t kGroupBytes = kGroupUnits * kUnitBytes;
+
+/// A chain link or pin: [segment 4 | segment incarnation 6 | index 24 | version 22 | mark 8].
+/// All ones: the end of a chain. 0: nothing (an empty ledger word, lost memory).
+struct Link {
+  static constexpr std::uint64_t kEnd = ~0ULL;
+  static constexpr std::uint64_t kMark = 0xe7;
+  std::uint64_t value = 0;
+  static Link make(std::uint32_t segment, std::uint64_t incarnation, std::uint64_t index,
+                   std::uint64_t version) {
+    return {(static_cast<std::uint64_t>(segment) << 60) | ((incarnation & 0x3f) << 54) |
+            ((index & 0xffffff) << 30) | ((version & 0x3fffff) << 8) | kMark};
+  }
+  std::uint32_t segment() const { return static_cast<std::uint32_t>(value >> 60); }
+  std::uint64_t incarnation() const { return (value >> 54) & 0x3f; }
+  std::uint64_t index() const { return (value >> 30) & 0xffffff; }
+  std::uint64_t version() const { return (value >> 8) & 0x3fffff; }
+  bool is_end() const { return value == kEnd; }
+  bool well_formed() const { return (value & 0xff) == kMark; }
+  friend bool operator==(Link, Link) = default;
+};
+inline constexpr std::uint64_t kMaxDescriptors = 1ULL << 24;
+
+enum class EntryState : std::uint8_t {
+  kInvalid = 0,  // lost or damaged memory
+  kFree = 1,
+  kFilling = 2,
+  kSealed = 3,
+  kRetired = 4,
+  kOverflow = 5,  // holds further extents of another descriptor
+};
+
+/// Descriptor.state: [version 22 | state 4 | owner slot + 1: 16 | cursor 18 | flags 4].
+struct EntryWord {
+  static constexpr std::uint64_t kUnlinked = 1;      // RETIRED: no longer in its chain
+  static constexpr std::uint64_t kPurgeCheck = 2;    // FILLING: a purge ran since the fill began
+  static constexpr std::uint64_t kSoftPurged = 4;    // SEALED: to be treated as stale
+  static constexpr std::uint64_t kMaxCursor = (1ULL << 18) - 1;
+
+  static std::uint64_t make(std::uint64_t version, EntryState state, std::uint32_t owner_plus_one,
+                            std::uint64_t cursor = 0, std::uint64_t flags = 0) {
+    return ((version & 0x3fffff) << 42) | (static_cast<std::uint64_t>(state) << 38) |
+           (static_cast<std::uint64_t>(owner_plus_one & 0xffff) << 22) | (cursor << 4) | flags;
+  }
+  static std::uint64_t version(std::uint64_t w) { return w >> 42; }
+  static EntryState state(std::uint64_t w) {
+    const auto s = static_cast<std::uint8_t>((w >> 38) & 0xf);
+    return s > 5 ? EntryState::kInvalid : static_cast<EntryState>(s);
+  }
+  static std::uint32_t owner_plus_one(std::uint64_t w) {
+    return static_cast<std::uint32_t>(w >> 22) & 0xffff;
+  }
+  static std::uint64_t cursor(std::uint64_t w) { return (w >> 4) & kMaxCursor; }
+  static std::uint64_t flags(std::uint64_t w) { return w & 0xf; }
+};
+
+/// [tag 4 = 0xe | segment 4 | first unit 40 | units 16]; 0 is never an extent. Inside one group.
+struct Extent {
+  std::uint64_t value = 0;
+  static Extent make(std::uint32_t segment, std::uint64_t first, std::uint64_t units) {
+    return {(0xeULL << 60) | (static_cast<std::uint64_t>(segment) << 56) | (first << 16) | units};
+  }
+  bool well_formed() const { return (value >> 60) == 0xe && units() != 0; }
+  std::uint32_t segment() const { return static_cast<std::uint32_t>(value >> 56) & 0xf; }
+  std::uint64_t first() const { return (value >> 16) & ((1ULL << 40) - 1); }
+  std::uint64_t units() const { return value & 0xffff; }
+  std::uint64_t bytes() const { return units() * kUnitBytes; }
+  std::uint64_t group() const { return first() / kGroupUnits; }
+  friend bool operator==(Extent, Extent) = default;
+};
+
+/// The part of a descriptor that is written before SEALED and then constant.
+struct SealedFields {
+  std::uint64_t hash = 0;      // of the primary key, seeded per domain
+  std::uint64_t body_sum = 0;  // XXH3 of the body
+  std::uint64_t body_bytes : 44 = 0;
+  std::uint64_t extent_count : 20 = 0;  // data extents; also the commit point while FILLING
+  std::uint32_t key_bytes = 0;
+  std::uint32_t head_bytes = 0;  // after the key
+  std::array<std::uint64_t, 2> extents{};  // Extent
+  std::uint32_t head_sum = 0;  // low half of XXH3 over key and head
+  std::uint32_t meta_sum = 0;  // low half of XXH3 over the fields above and the version
+};
+static_assert(sizeof(SealedFields) == 56);
+
+inline constexpr std::size_t kSealedWords = sizeof(SealedFields) / sizeof(Word);
+inline constexpr std::size_t kCountWord = 2;   // SealedFields word with extent_count
+inline constexpr std::size_t kExtentWord = 4;  // SealedFields word of extents[0]
+
+struct alignas(32) Descriptor {
+  Word state;
+  Word next;      // Link
+  Word checked;   // SEALED: wall clock ms of the last time the entry was known to be current
+  Word progress;  // FILLING: [bytes of the body in place 44 | waiters 20: bit slot % 20]
+  Word overflow;  // Link to the first Overflow; extents beyond two
+  std::array<Word, kSealedWords> sealed;  // SealedFields; FILLING: word 1 is the key's second hash
+};
+static_assert(sizeof(Descriptor) == 96);
+inline constexpr std::uint32_t kWaiterBits = 20;
+
+inline constexpr std::uint32_t kOverflowExtents = 9;
+struct alignas(32) Overflow {
+  Word state;  // OVERFLOW
+  Word next;   // Link to the next Overflow, or kEnd
+  std::array<Word, kOverflowExtents> extents;
+  Word sum;  // written when the entry is sealed: XXH3 of next and extents
+};
+static_assert(sizeof(Overflow) == sizeof(Descriptor));
+
+struct Bucket {
+  Word head;  // Link
+  OwnerLock lock;
+};
+
+inline constexpr std::uint32_t kGroupWords = kGroupUnits / 64;
+struct alignas(64) Group {
+  OwnerLock lock;
+  std::array<Word, kGroupWords> bits;  // 1 = in use
+};
+static_assert(sizeof(Group) == 64);
+
+/// Phases of OpRecord.phase. a = Extent, b = Link of the entry, c = Link of an Overflow or 0,
+/// d = number of the extent within the entry.
+enum class Phase : std::uint64_t {
+  kLocking = 1,   // nothing changed yet
+  kMarking = 2,   // bits of a are being set, then a is attached to b, perhaps by way of c
+  kClearing = 3,  // bits of a are being cleared, c is being freed, then b's cursor passes d
+  kDone = 4,
+  kChain = 5,  // a bucket's lock: its changes are single stores, nothing to repair
+};
+
+inline constexpr std::uint32_t kFills = 128;
+inline constexpr std::uint32_t kLimbo = 192;
+
+/// The cache's part of an instance's slot; the ledger fills the rest of the slot.
+struct CacheArea {
+  Word ledger_high;  // ledger words from here on were never used
+  Word waiting;      // how many requests of this instance wait for fills
+  std::uint64_t unused[6];
+  std::array<Word, kFills> fills;  // Link of a descriptor that is being, or was about to be, filled
+  std::array<Word, kLimbo> limbo;  // Link of a descriptor that is, or was about to be, retired
+};
+
+/// Log of purges, one ring per segment. A fill that began before a purge checks it before sealing.
+inline constexpr std::uint32_t kPurgeRecords = 64;
+inline constexpr std::uint32_t kPurgePattern = 208;
+struct alignas(64) PurgeRecord {
+  Word sequence;  // stored last; 0 = being written
+  std::uint32_t kind;
+  std::uint32_t length;  // > kPurgePattern: too long to keep, matches everything in flight
+  char pattern[kPurgePattern];
+};
+static_assert(sizeof(PurgeRecord) == 256);
+struct PurgeLog {
+  Word next;
+  std::uint64_t unused[7];
+  std::array<PurgeRecord, kPurgeRecords> records;
+};
+
+/// Small shared words of one segment.
+struct alignas(64) SegmentState {
+  Word clock_hand;   // next descriptor the evictor looks at
+  Word orphans;      // not 0: retired entries without an owner may exist here
+  Word damage;       // checks that failed here
+  std::uint64_t unused[5];
+};
+
+/// Where things are in a segment. Stored in SegmentHeader::user[16..31].
+struct CacheGeometry {
+  std::uint64_t ledger_words = 0;
+  std::uint64_t groups = 0;  // count, then offsets in bytes from the segment's start
+  std::uint64_t buckets = 0;  // count, a power of two
+  std::uint64_t descriptors = 0;  // count
+  std::uint64_t groups_at = 0;
+  std::uint64_t buckets_at = 0;
+  std::uint64_t clock_at = 0;
+  std::uint64_t descriptors_at = 0;
+  std::uint64_t state_at = 0;
+  std::uint64_t purge_log_at = 0;
+  std::uint64_t end = 0;
+
+  void store(std::uint64_t* user) const;
+  static CacheGeometry load(const std::uint64_t* user);
+};
+
+/// How a domain of this size is divided.
+struct CachePlan {
+  runtime::RuntimeGeometry runtime;
+  CacheGeometry cache;
+  std::uint64_t meta_bytes = 0;
+};
+struct PlanOptions {
+  std::uint32_t nodes = 1;
+  std::uint64_t bytes_per_node = 256ULL << 20;
+  std::uint32_t instances = 1024;        // of the whole domain
+  std::uint64_t ledger_words = 0;        // pins per instance; 0: chosen by size
+  std::uint64_t bytes_per_entry = 2048;  // expected mean size, decides the number of descriptors
+};
+CachePlan plan(const PlanOptions& options);
+
+/// Initialise the cache's part (and the runtime's) of a new segment.
+void format(gsm::Segment& segment);
+
+/// Hash of everything a build must agree on to share a domain.
+std::uint64_t layout_hash();
+
+}  // namespace mcs::cache

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// Pins: references of this instance on entries, written in its own ledger (hazard pointers).
+//
+// A pin is valid only if the entry's state word, read again after the pin was stored and a full
+// fence, still has the version and a state that may be pinned. Whoever frees an entry first makes
+// its state RETIRED (a full fence too) and then reads every ledger: so either the reader sees
+// RETIRED, or the freer sees the pin. [M. Michael, Hazard Pointers, IEEE TPDS 15(6), 2004]
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "libglobalcache/cache/memory.h"
+#include "libglobalcache/runtime/instance.h"
+
+namespace mcs::cache {
+
+class Pins {
+ public:
+  Pins(const Memory& memory, runtime::Instance& instance);
+
+  /// Store a pin; -1: the ledger is full (copy or bypass instead). Thread-safe; the caller must
+  /// then read the entry's state again. A kill leaves the pin to the recoverer.
+  int pin(Link link);
+  void unpin(int index);
+
+  std::uint32_t held() const;
+
+  /// All links pinned by anybody in the domain, sorted. nullopt: memory was lost during the scan,
+  /// so it proves nothing.
+  std::optional<std::vector<std::uint64_t>> collect() const;
+
+  static const CacheArea& area(const runtime::Instance& instance, std::uint32_t slot) {
+    return *reinterpret_cast<const CacheArea*>(instance.component_area(slot));
+  }
+  static const Word* ledger(const runtime::Instance& instance, std::uint32_t slot) {
+    return reinterpret_cast<const Word*>(instance.component_area(slot) + sizeof(CacheArea));
+  }
+
+ private:
+  const Memory& memory_;
+  runtime::Instance& instance_;
+  CacheArea& area_;
+  Word* ledger_;
+  std::uint32_t words_;
+  // Which ledger words are in use; private to the process, so claiming one touches nothing shared.
+  std::vector<std::atomic<std::uint64_t>> used_;
+};
+
+}  // namespace mcs::cache

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the cache does when an instance died or leaves. Each step first writes the recoverer's own
+// record, then moves the entry with one CAS, then clears the dead instance's record: a kill in
+// between leaves an entry named by both, and the CAS decides whose it is.
+#include <algorithm>
+
+#include "libglobalcache/cache/global_cache.h"
+
+namespace mcs::cache {
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr auto kAcquire = std::memory_order_acquire;
+constexpr auto kRelease = std::memory_order_release;
+
+}  // namespace
+
+using runtime::DeadInstance;
+using runtime::OpRecord;
+using runtime::RecoveryCounts;
+
+void GlobalCache::repair_operation(const DeadInstance& dead, OpRecord& op) {
+  space_.repair(dead, op);
+}
+
+bool GlobalCache::take_over(const DeadInstance& dead, RecoveryCounts& counts) {
+  auto& area = *reinterpret_cast<CacheArea*>(dead.component_area());
+  auto* ledger = reinterpret_cast<Word*>(dead.component_area() + sizeof(CacheArea));
+  const std::uint32_t their_owner = dead.id.slot() + 1;
+
+  area.waiting.store(0, kRelaxed);
+  const std::uint64_t high =
+      std::min<std::uint64_t>(area.ledger_high.load(kAcquire), memory_.geometry().ledger_words);
+  for (std::uint64_t i = 0; i < high; ++i) {
+    if (ledger[i].load(kRelaxed) == 0) continue;
+    ledger[i].store(0, kRelease);
+    ++counts.pins;
+  }
+  area.ledger_high.store(0, kRelease);
+
+  for (Word& record : area.fills) {
+    const Link link{record.load(kAcquire)};
+    if (link.value == 0) continue;
+    Descriptor* d = memory_.resolve(link);
+    if (d != nullptr) {
+      const std::uint64_t word = d->state.load(kAcquire);
+      if (EntryWord::version(word) == link.version()) {
+        if (EntryWord::state(word) == EntryState::kFilling &&
+            EntryWord::owner_plus_one(word) == their_owner) {
+          retire_filling(link, *d, their_owner);
+          ++counts.fills;
+        } else if (EntryWord::state(word) == EntryState::kSealed) {
+          // It died between publishing and retiring the entry it replaced.
+          const int pin = pins_.pin(link);
+          const SealedFields fields = load_sealed(*d);
+          std::vector<Extent> extents;
+          std::vector<std::byte> head;
+          if (pin >= 0 && d->state.load(std::memory_order_seq_cst) == word &&
+              space_.extents(fields, d->overflow.load(kAcquire), true, extents) &&
+              read_head(fields, extents, head)) {
+            retire_duplicates(link, fields.hash,
+                              {reinterpret_cast<const char*>(head.data()), fields.key_bytes});
+            wake_waiters(d->progress.load(kAcquire));
+          }
+          if (pin >= 0) pins_.unpin(pin);
+        }
+      }
+    }
+    record.store(0, kRelease);
+  }
+
+  for (Word& record : area.limbo) {
+    const Link link{record.load(kAcquire)};
+    if (link.value == 0) continue;
+    Descriptor* d = memory_.resolve(link);
+    if (d != nullptr) {
+      std::uint64_t word = d->state.load(kAcquire);
+      while (EntryWord::version(word) == link.version() &&
+             EntryWord::state(word) == EntryState::kRetired &&
+             EntryWord::owner_plus_one(word) == their_owner) {
+        int place = limbo_used_.claim();
+        if (place < 0) {
+          reclaim();
+          place = limbo_used_.claim();
+        }
+        std::uint32_t new_owner = instance_.slot_number() + 1;
+        if (place >= 0) {
+          area_.limbo[static_cast<std::size_t>(place)].store(link.value, kRelease);
+        } else {
+          memory_.state(link.segment()).orphans.fetch_add(1, kRelease);
+          new_owner = 0;
+        }
+        if (d->state.compare_exchange_strong(
+                word,
+                EntryWord::make(link.version(), EntryState::kRetired, new_owner,
+                                EntryWord::cursor(word), EntryWord::flags(word)),
+                std::memory_order_acq_rel)) {
+          ++counts.retired;
+          break;
+        }
+        if (place >= 0) {
+          area_.limbo[static_cast<std::size_t>(place)].store(0, kRelease);
+          limbo_used_.give_back(place);
+        }
+      }
+    }
+    record.store(0, kRelease);
+  }
+  reclaim();
+  return true;
+}
+
+void GlobalCache::leave() {
+  reclaim();
+  for (Word& record : area_.limbo) {
+    const Link link{record.load(kAcquire)};
+    if (link.value == 0) continue;
+    Descriptor* d = memory_.resolve(link);
+    if (d != nullptr) {
+      std::uint64_t word = d->state.load(kAcquire);
+      if (EntryWord::version(word) == link.version() &&
+          EntryWord::state(word) == EntryState::kRetired &&
+          EntryWord::owner_plus_one(word) == instance_.slot_number() + 1) {
+        // Somebody still reads it: whoever ticks next adopts it.
+        memory_.state(link.segment()).orphans.fetch_add(1, kRelease);
+        d->state.compare_exchange_strong(
+            word,
+            EntryWord::make(link.version(), EntryState::kRetired, 0, EntryWord::cursor(word),
+                            EntryWord::flags(word)),
+            std::memory_order_acq_rel);
+      }
+    }
+    record.store(0, kRelease);
+  }
+  auto* ledger = reinterpret_cast<Word*>(instance_.own_component_area() + sizeof(CacheArea));
+  const std::uint64_t high =
+      std::min<std::uint64_t>(area_.ledger_high.load(kRelaxed), memory_.geometry().ledger_words);
+  for (std::uint64_t i = 0; i < high; ++i) ledger[i].store(0, kRelease);
+  area_.ledger_high.store(0, kRelease);
+  area_.waiting.store(0, kRelaxed);
+}
+
+}  // namespace mcs::cache

@@ -1,0 +1,444 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "libglobalcache/cache/space.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace mcs::cache {
+
+using runtime::DeadInstance;
+using runtime::Instance;
+using runtime::LockAnswer;
+using runtime::OpRecord;
+
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr auto kAcquire = std::memory_order_acquire;
+constexpr auto kRelease = std::memory_order_release;
+constexpr unsigned kGroupProbes = 24;       // groups looked at before "full" is answered
+constexpr unsigned kDescriptorProbes = 64;  // words of 8 clock bytes, likewise
+
+struct Run {
+  std::uint32_t first = 0;
+  std::uint32_t length = 0;
+};
+
+// The first run of `wanted` free units, or else the longest one.
+Run find_run(const Group& group, std::uint32_t wanted) {
+  Run best;
+  std::uint32_t at = 0;
+  while (at < kGroupUnits) {
+    const std::uint64_t word = group.bits[at / 64].load(kRelaxed) >> (at % 64);
+    const auto used = static_cast<std::uint32_t>(std::countr_one(word));
+    if (used != 0) {
+      at += std::min(used, 64 - at % 64);
+      continue;
+    }
+    Run run{at, 0};
+    while (at < kGroupUnits) {
+      const std::uint64_t rest = group.bits[at / 64].load(kRelaxed) >> (at % 64);
+      const auto free = std::min<std::uint32_t>(
+          static_cast<std::uint32_t>(std::countr_zero(rest)), 64 - at % 64);
+      run.length += free;
+      at += free;
+      if (at % 64 != 0 || run.length >= wanted) break;
+      if (at < kGroupUnits && (group.bits[at / 64].load(kRelaxed) & 1) != 0) break;
+    }
+    if (run.length > best.length) best = run;
+    if (best.length >= wanted) break;
+  }
+  best.length = std::min(best.length, wanted);
+  return best;
+}
+
+void set_phase(OpRecord& op, Phase phase) {
+  op.phase.store(static_cast<std::uint64_t>(phase), kRelease);
+}
+
+}  // namespace
+
+Space::Space(const Memory& memory, Instance& instance)
+    : memory_(memory), instance_(instance), cursors_(memory.nodes()) {
+  // Processes start in different places, so that they seldom meet in one group.
+  for (Cursor& cursor : cursors_) {
+    const std::uint64_t spread = instance.id().value * 0x9e3779b97f4a7c15ULL;
+    cursor.group.store((spread >> 32) % std::max<std::uint64_t>(1, memory.geometry().groups),
+                       kRelaxed);
+    cursor.descriptor.store((spread >> 16) % memory.geometry().descriptors, kRelaxed);
+  }
+}
+
+std::uint64_t Space::count(const Descriptor& d) {
+  SealedFields fields{};
+  auto words = std::bit_cast<std::array<std::uint64_t, kSealedWords>>(fields);
+  words[kCountWord] = d.sealed[kCountWord].load(kAcquire);
+  return std::bit_cast<SealedFields>(words).extent_count;
+}
+
+void Space::set_count(Descriptor& d, std::uint64_t n) {
+  SealedFields fields{};
+  fields.extent_count = n & ((1U << 20) - 1);
+  const auto words = std::bit_cast<std::array<std::uint64_t, kSealedWords>>(fields);
+  d.sealed[kCountWord].store(words[kCountWord], kRelease);
+}
+
+void Space::mark(Group& group, Extent extent, bool used) {
+  std::uint64_t at = extent.first() % kGroupUnits;
+  std::uint64_t left = extent.units();
+  while (left > 0) {
+    const std::uint64_t in_word = std::min<std::uint64_t>(left, 64 - at % 64);
+    const std::uint64_t mask = (in_word == 64 ? ~0ULL : (1ULL << in_word) - 1) << (at % 64);
+    Word& word = group.bits[at / 64];
+    const std::uint64_t old = word.load(kRelaxed);
+    word.store(used ? old | mask : old & ~mask, kRelaxed);
+    at += in_word;
+    left -= in_word;
+  }
+}
+
+Overflow* Space::block(const Descriptor& d, std::uint64_t number) const {
+  Link link{d.overflow.load(kAcquire)};
+  for (std::uint64_t i = 0;; ++i) {
+    Overflow* overflow = memory_.resolve_overflow(link);
+    if (overflow == nullptr) return nullptr;
+    const std::uint64_t word = overflow->state.load(kAcquire);
+    if (EntryWord::state(word) != EntryState::kOverflow ||
+        EntryWord::version(word) != link.version()) {
+      return nullptr;
+    }
+    if (i == number) return overflow;
+    link = Link{overflow->next.load(kAcquire)};
+  }
+}
+
+Link Space::claim_descriptor(std::uint32_t segment, EntryState state, Word& intent) {
+  const CacheGeometry& g = memory_.geometry();
+  Cursor& cursor = cursors_[segment];
+  std::uint64_t at = cursor.descriptor.load(kRelaxed);
+  for (unsigned probe = 0; probe < kDescriptorProbes * 8; ++probe, at = (at + 1) % g.descriptors) {
+    if (memory_.clock_byte(segment, at) != 0) continue;
+    Descriptor& d = memory_.descriptor(segment, at);
+    std::uint64_t word = d.state.load(kAcquire);
+    if (EntryWord::state(word) != EntryState::kFree) {
+      if (EntryWord::state(word) != EntryState::kInvalid) {
+        memory_.set_clock_byte(segment, at, 0x80);
+      }
+      continue;
+    }
+    const Link link = memory_.link_to(segment, at, EntryWord::version(word) + 1);
+    intent.store(link.value, kRelease);
+    if (d.state.compare_exchange_strong(
+            word, EntryWord::make(link.version(), state, instance_.slot_number() + 1),
+            std::memory_order_acq_rel)) {
+      memory_.set_clock_byte(segment, at, 0x80);
+      cursor.descriptor.store((at + 1) % g.descriptors, kRelaxed);
+      return link;
+    }
+    intent.store(0, kRelease);
+  }
+  cursor.descriptor.store(at, kRelaxed);
+  return {};
+}
+
+bool Space::attach(OpRecord& op, Link entry, Descriptor& d, Extent extent) {
+  const std::uint64_t n = count(d);
+  if (n >= EntryWord::kMaxCursor) return false;
+  if (n < 2) {
+    d.sealed[kExtentWord + n].store(extent.value, kRelaxed);
+    set_count(d, n + 1);
+    return true;
+  }
+  const std::uint64_t number = (n - 2) / kOverflowExtents;
+  const std::uint64_t position = (n - 2) % kOverflowExtents;
+  Overflow* overflow = nullptr;
+  if (position == 0) {
+    const Link link = claim_descriptor(entry.segment(), EntryState::kOverflow, op.c);
+    if (link.value == 0) return false;
+    overflow = memory_.resolve_overflow(link);
+    overflow->next.store(Link::kEnd, kRelaxed);
+    for (Word& word : overflow->extents) word.store(0, kRelaxed);
+    Word* last = &d.overflow;
+    if (number > 0) {
+      Overflow* previous = block(d, number - 1);
+      if (previous == nullptr) return false;
+      last = &previous->next;
+    }
+    last->store(link.value, kRelease);
+  } else {
+    overflow = block(d, number);
+    if (overflow == nullptr) return false;
+  }
+  overflow->extents[position].store(extent.value, kRelaxed);
+  set_count(d, n + 1);
+  return true;
+}
+
+SpaceAnswer Space::grow_in(std::uint32_t segment, std::uint64_t number, Link entry, Descriptor& d,
+                           std::uint64_t units, std::uint64_t min_units, Extent& got) {
+  Group& group = memory_.group(segment, number);
+  const auto wanted = static_cast<std::uint32_t>(std::min<std::uint64_t>(units, kGroupUnits));
+  // Looked at before locking: most probes of a full cache end here.
+  if (find_run(group, wanted).length < min_units) return SpaceAnswer::kFull;
+  Instance::Op op(instance_);
+  OpRecord& record = op.record();
+  set_phase(record, Phase::kLocking);
+  if (!op.try_lock(group.lock, memory_.lock_ref(segment, group.lock))) {
+    const std::uint64_t word = group.lock.load();
+    if (OwnerLock::is_held(word)) {
+      const InstanceId holder = OwnerLock::owner(word);
+      if (instance_.is_dead(holder)) instance_.recover(holder.slot(), "lock wait");
+    }
+    return SpaceAnswer::kBusy;
+  }
+  const Run run = find_run(group, wanted);
+  if (run.length < min_units || run.length == 0) {
+    op.unlock();
+    return SpaceAnswer::kFull;
+  }
+  got = Extent::make(segment, number * kGroupUnits + run.first, run.length);
+  record.a.store(got.value, kRelaxed);
+  record.b.store(entry.value, kRelaxed);
+  record.c.store(0, kRelaxed);
+  set_phase(record, Phase::kMarking);
+  mark(group, got, true);
+  const bool attached = attach(record, entry, d, got);
+  if (!attached) mark(group, got, false);
+  set_phase(record, Phase::kDone);
+  op.unlock();
+  return attached ? SpaceAnswer::kOk : SpaceAnswer::kNoDescriptor;
+}
+
+SpaceAnswer Space::grow(Link entry, Descriptor& d, std::uint64_t units, std::uint64_t min_units,
+                        Extent& got) {
+  const std::uint64_t groups = memory_.geometry().groups;
+  if (groups == 0) return SpaceAnswer::kFull;
+  bool busy = false;
+  const auto attempt = [&](std::uint32_t segment, std::uint64_t group) {
+    const SpaceAnswer answer = grow_in(segment, group, entry, d, units, min_units, got);
+    busy = busy || answer == SpaceAnswer::kBusy;
+    return answer;
+  };
+  for (std::uint32_t n = 0; n < memory_.nodes(); ++n) {
+    // Local memory first, then the others in order.
+    const std::uint32_t segment = (instance_.node() + n) % memory_.nodes();
+    if (memory_.lost(segment)) continue;
+    Cursor& cursor = cursors_[segment];
+    for (auto& freed : cursor.freed) {
+      const std::uint64_t group = freed.exchange(0, kRelaxed);
+      if (group == 0) continue;
+      const SpaceAnswer answer = attempt(segment, group - 1);
+      if (answer == SpaceAnswer::kOk) {
+        freed.store(group, kRelaxed);
+        return answer;
+      }
+      if (answer == SpaceAnswer::kNoDescriptor) return answer;
+    }
+    std::uint64_t group = cursor.group.load(kRelaxed) % groups;
+    for (unsigned probe = 0; probe < std::min<std::uint64_t>(kGroupProbes, groups); ++probe) {
+      const SpaceAnswer answer = attempt(segment, group);
+      if (answer == SpaceAnswer::kOk || answer == SpaceAnswer::kNoDescriptor) {
+        cursor.group.store(group, kRelaxed);
+        return answer;
+      }
+      group = (group + 1) % groups;
+    }
+    cursor.group.store(group, kRelaxed);
+  }
+  return busy ? SpaceAnswer::kBusy : SpaceAnswer::kFull;
+}
+
+void Space::clear(OpRecord& op, Descriptor& d) {
+  const Extent extent{op.a.load(kRelaxed)};
+  const Link entry{op.b.load(kRelaxed)};
+  const Link overflow_link{op.c.load(kRelaxed)};
+  const std::uint64_t number = op.d.load(kRelaxed);
+  mark(memory_.group(extent.segment(), extent.group()), extent, false);
+  if (overflow_link.value != 0) {
+    Overflow* overflow = memory_.resolve_overflow(overflow_link);
+    if (overflow != nullptr) {
+      const std::uint64_t next = overflow->next.load(kAcquire);
+      std::uint64_t seen = overflow_link.value;
+      std::uint64_t word = overflow->state.load(kAcquire);
+      if (EntryWord::state(word) == EntryState::kOverflow &&
+          EntryWord::version(word) == overflow_link.version()) {
+        d.overflow.compare_exchange_strong(seen, next, std::memory_order_acq_rel);
+        if (overflow->state.compare_exchange_strong(
+                word, EntryWord::make(overflow_link.version(), EntryState::kFree, 0),
+                std::memory_order_acq_rel)) {
+          memory_.set_clock_byte(overflow_link.segment(), overflow_link.index(), 0);
+        }
+      }
+    }
+  }
+  std::uint64_t word = d.state.load(kAcquire);
+  if (EntryWord::state(word) == EntryState::kRetired &&
+      EntryWord::version(word) == entry.version() && EntryWord::cursor(word) == number) {
+    d.state.compare_exchange_strong(
+        word, EntryWord::make(entry.version(), EntryState::kRetired, EntryWord::owner_plus_one(word),
+                              number + 1, EntryWord::flags(word)),
+        std::memory_order_acq_rel);
+  }
+}
+
+bool Space::free_entry(Link entry, Descriptor& d) {
+  const std::uint64_t total = count(d);
+  for (;;) {
+    const std::uint64_t word = d.state.load(kAcquire);
+    if (EntryWord::state(word) != EntryState::kRetired ||
+        EntryWord::version(word) != entry.version()) {
+      return true;
+    }
+    const std::uint64_t number = EntryWord::cursor(word);
+    if (number >= total) break;
+    Extent extent;
+    std::uint64_t overflow_link = 0;
+    if (number < 2) {
+      extent = Extent{d.sealed[kExtentWord + number].load(kRelaxed)};
+    } else {
+      // Blocks are freed with their last extent, so the current one is always the first.
+      overflow_link = d.overflow.load(kAcquire);
+      const Overflow* overflow = block(d, 0);
+      if (overflow == nullptr) return false;
+      const std::uint64_t position = (number - 2) % kOverflowExtents;
+      extent = Extent{overflow->extents[position].load(kRelaxed)};
+      if (position + 1 < kOverflowExtents && number + 1 < total) overflow_link = 0;
+    }
+    if (!memory_.valid(extent)) return false;
+    Group& group = memory_.group(extent.segment(), extent.group());
+    Instance::Op op(instance_);
+    OpRecord& record = op.record();
+    set_phase(record, Phase::kLocking);
+    record.a.store(extent.value, kRelaxed);
+    record.b.store(entry.value, kRelaxed);
+    record.c.store(overflow_link, kRelaxed);
+    record.d.store(number, kRelaxed);
+    if (op.lock(group.lock, memory_.lock_ref(extent.segment(), group.lock)) !=
+        LockAnswer::kAcquired) {
+      return false;
+    }
+    set_phase(record, Phase::kClearing);
+    clear(record, d);
+    set_phase(record, Phase::kDone);
+    op.unlock();
+    hint_group(extent.segment(), extent.group());
+  }
+  // A block that was attached for an extent that never came is freed by the same rule.
+  d.sealed[kCountWord].store(0, kRelease);
+  std::uint64_t word = d.state.load(kAcquire);
+  if (EntryWord::state(word) == EntryState::kRetired &&
+      EntryWord::version(word) == entry.version()) {
+    for (Link link{d.overflow.load(kAcquire)}; !link.is_end();) {
+      Overflow* overflow = memory_.resolve_overflow(link);
+      if (overflow == nullptr) break;
+      std::uint64_t block_word = overflow->state.load(kAcquire);
+      if (EntryWord::state(block_word) != EntryState::kOverflow ||
+          EntryWord::version(block_word) != link.version()) {
+        break;
+      }
+      const Link next{overflow->next.load(kAcquire)};
+      overflow->state.compare_exchange_strong(
+          block_word, EntryWord::make(link.version(), EntryState::kFree, 0),
+          std::memory_order_acq_rel);
+      memory_.set_clock_byte(link.segment(), link.index(), 0);
+      link = next;
+    }
+    d.overflow.store(Link::kEnd, kRelease);
+    d.state.compare_exchange_strong(word, EntryWord::make(entry.version(), EntryState::kFree, 0),
+                                    std::memory_order_acq_rel);
+    memory_.set_clock_byte(entry.segment(), entry.index(), 0);
+  }
+  return true;
+}
+
+void Space::repair(const DeadInstance& dead, OpRecord& op) {
+  const Extent extent{op.a.load(kRelaxed)};
+  const Link entry{op.b.load(kRelaxed)};
+  const auto phase = static_cast<Phase>(op.phase.load(kAcquire));
+  if (phase != Phase::kMarking && phase != Phase::kClearing) return;
+  Descriptor* d = memory_.resolve(entry);
+  if (d == nullptr || !memory_.valid(extent)) return;
+  if (phase == Phase::kClearing) {
+    clear(op, *d);
+    return;
+  }
+  const std::uint64_t n = count(*d);
+  const Link overflow_link{op.c.load(kAcquire)};
+  if (overflow_link.value != 0) {
+    // A block that was claimed: is it in the entry's chain?
+    bool reachable = false;
+    Link link{d->overflow.load(kAcquire)};
+    for (std::uint64_t i = 0; i <= n && !link.is_end(); ++i) {
+      if (link == overflow_link) reachable = true;
+      const Overflow* overflow = memory_.resolve_overflow(link);
+      if (overflow == nullptr || reachable) break;
+      link = Link{overflow->next.load(kAcquire)};
+    }
+    Overflow* overflow = memory_.resolve_overflow(overflow_link);
+    if (!reachable && overflow != nullptr) {
+      std::uint64_t word =
+          EntryWord::make(overflow_link.version(), EntryState::kOverflow, dead.id.slot() + 1);
+      if (overflow->state.compare_exchange_strong(
+              word, EntryWord::make(overflow_link.version(), EntryState::kFree, 0),
+              std::memory_order_acq_rel)) {
+        memory_.set_clock_byte(overflow_link.segment(), overflow_link.index(), 0);
+      }
+    }
+  }
+  Extent last;
+  if (n == 1 || n == 2) {
+    last = Extent{d->sealed[kExtentWord + n - 1].load(kRelaxed)};
+  } else if (n > 2) {
+    const Overflow* overflow = block(*d, (n - 3) / kOverflowExtents);
+    if (overflow != nullptr) {
+      last = Extent{overflow->extents[(n - 3) % kOverflowExtents].load(kRelaxed)};
+    }
+  }
+  if (last != extent) mark(memory_.group(extent.segment(), extent.group()), extent, false);
+}
+
+bool Space::extents(const SealedFields& fields, std::uint64_t overflow_link, bool check_sums,
+                    std::vector<Extent>& out) const {
+  out.clear();
+  const std::uint64_t total = fields.extent_count;
+  for (std::uint64_t i = 0; i < std::min<std::uint64_t>(total, 2); ++i) {
+    out.push_back(Extent{fields.extents[i]});
+  }
+  Link link{overflow_link};
+  while (out.size() < total) {
+    const Overflow* overflow = memory_.resolve_overflow(link);
+    if (overflow == nullptr) return false;
+    const std::uint64_t word = overflow->state.load(kAcquire);
+    if (EntryWord::state(word) != EntryState::kOverflow ||
+        EntryWord::version(word) != link.version()) {
+      return false;
+    }
+    if (check_sums && overflow->sum.load(kRelaxed) != overflow_sum(*overflow)) return false;
+    for (std::uint32_t i = 0; i < kOverflowExtents && out.size() < total; ++i) {
+      out.push_back(Extent{overflow->extents[i].load(kRelaxed)});
+    }
+    link = Link{overflow->next.load(kAcquire)};
+  }
+  return std::all_of(out.begin(), out.end(), [&](Extent e) { return memory_.valid(e); });
+}
+
+void Space::hint_group(std::uint32_t segment, std::uint64_t group) {
+  Cursor& cursor = cursors_[segment];
+  for (const auto& freed : cursor.freed) {
+    if (freed.load(kRelaxed) == group + 1) return;
+  }
+  const std::uint32_t at = cursor.next_freed.fetch_add(1, kRelaxed) % cursor.freed.size();
+  cursor.freed[at].store(group + 1, kRelaxed);
+}
+
+std::uint64_t Space::used_units(std::uint32_t segment) const {
+  std::uint64_t used = 0;
+  for (std::uint64_t g = 0; g < memory_.geometry().groups; ++g) {
+    for (const Word& word : memory_.group(segment, g).bits) {
+      used += static_cast<std::uint64_t>(std::popcount(word.load(kRelaxed)));
+    }
+  }
+  return used;
+}
+
+}  // namespace mcs::cache

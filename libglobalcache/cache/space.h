@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// Space: units of 256 bytes in groups of 448, each group a bitmap behind an OwnerLock in one cache
+// line; and the extents of entries.
+//
+// Every change happens while the group's lock is held and an OpRecord names the extent and the
+// entry, so that a recoverer can tell, and finish or undo, any half of it:
+//   marking:  record (extent, entry) -> set bits -> attach to the entry -> unlock
+//             found unattached by a recoverer: bits cleared again
+//   clearing: record (extent, entry, overflow) -> clear bits -> free the overflow block if this was
+//             its last extent -> advance the entry's cursor -> unlock
+//             found half-way: done again from the start
+#pragma once
+
+#include <algorithm>
+#include <span>
+#include <vector>
+
+#include "libglobalcache/cache/memory.h"
+#include "libglobalcache/runtime/instance.h"
+
+namespace mcs::cache {
+
+enum class SpaceAnswer {
+  kOk,
+  kFull,           // no unit found (evict and try again)
+  kNoDescriptor,   // an overflow block is needed and none is free (evict and try again)
+  kBusy,           // a lock is held by a stopped process
+  kLost
+};
+
+/// Where a run of an entry's byte stream lies.
+struct Piece {
+  std::uint32_t segment;
+  std::uint64_t offset;  // bytes in the segment's payload
+  std::uint64_t length;
+};
+
+/// Visit bytes [offset, offset + n) of a stream that lies in `extents`, in order; visit(piece)
+/// returns false to stop. False: stopped, or the extents are shorter.
+template <typename Visit>
+bool for_each_piece(const std::vector<Extent>& extents, std::uint64_t offset, std::uint64_t n,
+                    Visit&& visit) {
+  for (const Extent& extent : extents) {
+    if (n == 0) break;
+    if (offset >= extent.bytes()) {
+      offset -= extent.bytes();
+      continue;
+    }
+    const std::uint64_t length = std::min(n, extent.bytes() - offset);
+    if (!visit(Piece{extent.segment(), extent.first() * kUnitBytes + offset, length})) return false;
+    n -= length;
+    offset = 0;
+  }
+  return n == 0;
+}
+
+class Space {
+ public:
+  Space(const Memory& memory, runtime::Instance& instance);
+
+  /// Attach one more extent of at most `units` units (at least 1) to a FILLING entry of ours.
+  /// `min_units`: do not bother with smaller runs. The extent is returned through `got`.
+  SpaceAnswer grow(Link entry, Descriptor& d, std::uint64_t units, std::uint64_t min_units,
+                   Extent& got);
+
+  /// Free the extents of a RETIRED, unlinked, unpinned entry of ours, and the entry itself. False:
+  /// a lock is held by a stopped process; call again later, it continues where it stopped.
+  bool free_entry(Link entry, Descriptor& d);
+
+  /// Finish or undo what a dead instance's record says about a group it still holds.
+  void repair(const runtime::DeadInstance& dead, runtime::OpRecord& op);
+
+  /// The extents of an entry in order, checked; false: damaged (nothing may be believed).
+  bool extents(const SealedFields& fields, std::uint64_t overflow, bool check_sums,
+               std::vector<Extent>& out) const;
+
+  /// Claim a FREE descriptor on `segment` for `state`; returns its new link, or 0.
+  Link claim_descriptor(std::uint32_t segment, EntryState state, Word& intent);
+
+  /// A group where space was just freed: the next grow looks there first.
+  void hint_group(std::uint32_t segment, std::uint64_t group);
+
+  /// Units in use, read without a lock (approximate while others work).
+  std::uint64_t used_units(std::uint32_t segment) const;
+
+ private:
+  SpaceAnswer grow_in(std::uint32_t segment, std::uint64_t group, Link entry, Descriptor& d,
+                      std::uint64_t units, std::uint64_t min_units, Extent& got);
+  bool attach(runtime::OpRecord& op, Link entry, Descriptor& d, Extent extent);
+  Overflow* block(const Descriptor& d, std::uint64_t number) const;
+  static std::uint64_t count(const Descriptor& d);
+  static void set_count(Descriptor& d, std::uint64_t n);
+  static void mark(Group& group, Extent extent, bool used);
+  void clear(runtime::OpRecord& op, Descriptor& d);
+
+  const Memory& memory_;
+  runtime::Instance& instance_;
+  struct Cursor {
+    std::atomic<std::uint64_t> group{0};
+    std::atomic<std::uint64_t> descriptor{0};
+    std::array<std::atomic<std::uint64_t>, 8> freed{};  // group + 1
+    std::atomic<std::uint32_t> next_freed{0};
+  };
+  std::vector<Cursor> cursors_;  // per segment, private to the process
+};
+
+}  // namespace mcs::cache

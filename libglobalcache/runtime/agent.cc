@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "libglobalcache/runtime/agent.h"
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/close_range.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace mcs::runtime {
+namespace {
+
+constexpr std::uint32_t kSocketEvent = 0xffffffff;
+
+int pidfd_open_self() { return static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)); }
+
+bool address_of(const std::string& path, sockaddr_un& address) {
+  address = {};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) return false;
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  return true;
+}
+
+std::string socket_path(const std::string& domain_path, std::uint32_t node) {
+  return fmt::format("{}/agent.{}", domain_path, node);
+}
+
+// "TracerPid: 0" means nobody debugs it. Unknown (another pid namespace) counts as traced: not to
+// be killed.
+bool is_traced(int pid) {
+  FILE* file = std::fopen(fmt::format("/proc/{}/status", pid).c_str(), "re");
+  if (file == nullptr) return true;
+  char line[256];
+  int tracer = -1;
+  while (std::fgets(line, sizeof line, file) != nullptr) {
+    if (std::sscanf(line, "TracerPid: %d", &tracer) == 1) break;
+  }
+  std::fclose(file);
+  return tracer != 0;
+}
+
+}  // namespace
+
+bool send_hello(const std::string& domain_path, std::uint32_t node, InstanceId id) {
+  sockaddr_un address;
+  if (domain_path.empty() || !address_of(socket_path(domain_path, node), address)) return false;
+  const int pidfd = pidfd_open_self();
+  const int fd = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  bool sent = false;
+  if (fd >= 0) {
+    AgentHello hello{id.slot(), id.incarnation()};
+    iovec part{&hello, sizeof hello};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    msghdr message{};
+    message.msg_name = &address;
+    message.msg_namelen = sizeof address;
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    if (pidfd >= 0) {
+      message.msg_control = control;
+      message.msg_controllen = sizeof control;
+      cmsghdr* header = CMSG_FIRSTHDR(&message);
+      header->cmsg_level = SOL_SOCKET;
+      header->cmsg_type = SCM_RIGHTS;
+      header->cmsg_len = CMSG_LEN(sizeof(int));
+      std::memcpy(CMSG_DATA(header), &pidfd, sizeof pidfd);
+    }
+    sent = ::sendmsg(fd, &message, MSG_NOSIGNAL) == static_cast<ssize_t>(sizeof hello);
+    ::close(fd);
+  }
+  if (pidfd >= 0) ::close(pidfd);
+  return sent;
+}
+
+int open_agent_program() {
+  std::string candidates[3];
+  if (const char* named = std::getenv("MCS_AGENT"); named != nullptr) candidates[0] = named;
+  Dl_info info{};
+  if (::dladdr(reinterpret_cast<void*>(&open_agent_program), &info) != 0 &&
+      info.dli_fname != nullptr) {
+    const std::string file = info.dli_fname;
+    const std::size_t slash = file.rfind('/');
+    // A build tree: BUILD/modules/x.so or BUILD/bin/x beside BUILD/bin/mcs-agent.
+    if (slash != std::string::npos) candidates[1] = file.substr(0, slash) + "/../bin/mcs-agent";
+  }
+  candidates[2] = "/usr/libexec/mcs/mcs-agent";
+  for (const std::string& path : candidates) {
+    if (path.empty()) continue;
+    const int fd = ::open(path.c_str(), O_PATH | O_CLOEXEC);
+    if (fd >= 0) return fd;
+  }
+  return -1;
+}
+
+bool start_agent(int program_fd, const std::string& directory, const std::string& name,
+                 std::uint32_t node, std::uint32_t hang_limit_ms) {
+  const int program = program_fd >= 0 ? program_fd : open_agent_program();
+  if (program < 0) return false;
+  // Everything the child needs is made before the fork: only system calls are safe after it.
+  std::string words[] = {"mcs-agent",      "--directory",          directory,      "--node",
+                         fmt::format("{}", node), "--hang-limit-ms", fmt::format("{}", hang_limit_ms),
+                         name};
+  char* argv[std::size(words) + 1] = {};
+  for (std::size_t i = 0; i < std::size(words); ++i) argv[i] = words[i].data();
+  char path[] = "PATH=/usr/bin:/bin";
+  char* envp[] = {path, nullptr};
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::setsid();
+    if (::fork() != 0) ::_exit(0);
+    const int null = ::open("/dev/null", O_RDWR);
+    ::dup2(null, 0);
+    ::dup2(null, 1);
+    ::dup2(null, 2);
+    const int kept = ::fcntl(program, F_DUPFD, 3);
+    // Listening sockets above all: an agent that kept them would keep the port.
+    if (kept != 3) {
+      ::dup2(kept, 3);
+    }
+    ::fcntl(3, F_SETFD, FD_CLOEXEC);
+    ::close_range(4, ~0U, 0);
+    sigset_t none;
+    sigemptyset(&none);
+    ::sigprocmask(SIG_SETMASK, &none, nullptr);
+    if (::chdir("/") != 0) ::_exit(1);
+    ::syscall(SYS_execveat, 3, "", argv, envp, AT_EMPTY_PATH);
+    ::_exit(1);
+  }
+  if (program_fd < 0) ::close(program);
+  if (child < 0) return false;
+  int status = 0;
+  // The server's own SIGCHLD handler may have reaped it already.
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  return true;
+}
+
+Agent::Agent(Instance& instance, std::string domain_path, Options options,
+             std::function<void()> tick)
+    : instance_(instance),
+      path_(std::move(domain_path)),
+      socket_path_(socket_path(path_, instance.node())),
+      options_(options),
+      tick_(std::move(tick)) {}
+
+Agent::~Agent() {
+  for (auto& [slot, watched] : watched_) {
+    if (watched.pidfd >= 0) ::close(watched.pidfd);
+  }
+  if (socket_ >= 0) ::close(socket_);
+  if (epoll_ >= 0) ::close(epoll_);
+}
+
+void Agent::forget(std::uint32_t slot) {
+  const auto it = watched_.find(slot);
+  if (it == watched_.end()) return;
+  if (it->second.pidfd >= 0) ::close(it->second.pidfd);
+  watched_.erase(it);
+}
+
+void Agent::receive_hellos() {
+  for (;;) {
+    AgentHello hello{};
+    iovec part{&hello, sizeof hello};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    const ssize_t n = ::recvmsg(socket_, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (n < 0) return;
+    int pidfd = -1;
+    const cmsghdr* header = CMSG_FIRSTHDR(&message);
+    if (header != nullptr && header->cmsg_level == SOL_SOCKET &&
+        header->cmsg_type == SCM_RIGHTS && header->cmsg_len == CMSG_LEN(sizeof(int))) {
+      std::memcpy(&pidfd, CMSG_DATA(header), sizeof pidfd);
+    }
+    if (n != static_cast<ssize_t>(sizeof hello) || hello.slot >= instance_.slot_count() ||
+        pidfd < 0) {
+      if (pidfd >= 0) ::close(pidfd);
+      continue;
+    }
+    forget(hello.slot);
+    Watched& watched = watched_[hello.slot];
+    watched.incarnation = hello.incarnation;
+    watched.pidfd = pidfd;
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.u32 = hello.slot;
+    ::epoll_ctl(epoll_, EPOLL_CTL_ADD, pidfd, &event);
+  }
+}
+
+bool Agent::anybody_else() const {
+  for (std::uint32_t slot = 0; slot < instance_.slot_count(); ++slot) {
+    if (slot == instance_.slot_number()) continue;
+    const std::uint64_t word = instance_.control(slot).state.load(std::memory_order_acquire);
+    const InstanceState state = StateWord::state(word);
+    if (state == InstanceState::kFree || state == InstanceState::kInvalid) continue;
+    if (std::strncmp(instance_.slot(slot).server, "mcs-", 4) != 0) return true;
+  }
+  return false;
+}
+
+// Stopped or hung while others need what it holds: kill, and let its exit be recovered like any.
+void Agent::judge_hung(std::uint32_t slot, Watched& watched) {
+  const std::uint64_t blocked =
+      instance_.control(slot).blocked.load(std::memory_order_relaxed);
+  const std::uint64_t heartbeat =
+      instance_.slot(slot).heartbeat.load(std::memory_order_relaxed);
+  if (blocked == watched.blocked_seen && watched.stalled_since_ns == 0) return;
+  const std::uint64_t now = monotonic_ns();
+  if (heartbeat != watched.heartbeat_seen || watched.stalled_since_ns == 0) {
+    watched.heartbeat_seen = heartbeat;
+    watched.stalled_since_ns = blocked == watched.blocked_seen ? 0 : now;
+    watched.blocked_seen = blocked;
+    return;
+  }
+  if (now - watched.stalled_since_ns < options_.hang_limit_ms * 1000000ULL) return;
+  if (blocked == watched.blocked_seen) {
+    // Nobody asked again since: an idle stopped process is left alone.
+    watched.stalled_since_ns = 0;
+    return;
+  }
+  watched.stalled_since_ns = 0;
+  if (watched.pidfd < 0 || is_traced(instance_.slot(slot).pid)) return;
+  ::syscall(SYS_pidfd_send_signal, watched.pidfd, SIGKILL, nullptr, 0);
+}
+
+void Agent::look_around() {
+  for (std::uint32_t slot = 0; slot < instance_.slot_count(); ++slot) {
+    if (slot == instance_.slot_number()) continue;
+    const std::uint64_t word = instance_.control(slot).state.load(std::memory_order_acquire);
+    const InstanceState state = StateWord::state(word);
+    if (state == InstanceState::kFree || state == InstanceState::kInvalid) {
+      if (const auto it = watched_.find(slot);
+          it != watched_.end() && it->second.incarnation == StateWord::incarnation(word)) {
+        forget(slot);
+      }
+      continue;
+    }
+    if (!instance_.liveness().held(slot)) {
+      instance_.recover(slot, "liveness lock");
+      continue;
+    }
+    if (const auto it = watched_.find(slot); it != watched_.end()) judge_hung(slot, it->second);
+  }
+}
+
+bool Agent::run(const volatile bool* stop) {
+  sockaddr_un address;
+  socket_ = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
+  if (socket_ < 0 || epoll_ < 0 || !address_of(socket_path_, address)) return false;
+  ::unlink(socket_path_.c_str());
+  if (::bind(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    return false;
+  }
+  struct stat domain {};
+  if (::stat(path_.c_str(), &domain) == 0) ::chmod(socket_path_.c_str(), domain.st_mode & 0666);
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u32 = kSocketEvent;
+  ::epoll_ctl(epoll_, EPOLL_CTL_ADD, socket_, &event);
+  std::uint64_t alone_since = 0;
+  std::uint64_t last_look = 0;
+  while (stop == nullptr || !*stop) {
+    epoll_event events[64];
+    const int n = ::epoll_wait(epoll_, events, 64, 20);
+    const std::uint64_t now = monotonic_ns();
+    for (int i = 0; i < n; ++i) {
+      const std::uint32_t slot = events[i].data.u32;
+      if (slot == kSocketEvent) {
+        receive_hellos();
+        continue;
+      }
+      const auto it = watched_.find(slot);
+      if (it == watched_.end()) continue;
+      const std::uint64_t word = instance_.control(slot).state.load(std::memory_order_acquire);
+      // The slot may belong to its next owner by now: that one's lock is held, and recover sees it.
+      if (StateWord::incarnation(word) != it->second.incarnation ||
+          instance_.recover(slot, "exit", now, true)) {
+        forget(slot);
+      }
+    }
+    if (now - last_look < 100000000ULL) continue;
+    last_look = now;
+    instance_.tick();
+    look_around();
+    tick_();
+    if (anybody_else()) {
+      alone_since = 0;
+    } else if (alone_since == 0) {
+      alone_since = now;
+    } else if (now - alone_since > options_.linger_ms * 1000000ULL) {
+      break;
+    }
+  }
+  ::unlink(socket_path_.c_str());
+  return true;
+}
+
+}  // namespace mcs::runtime

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// The recovery agent: one process per node that is always awake, so that a death is repaired within
+// milliseconds even if no server process has anything to do. It is help, not a necessity: any
+// instance that meets a dead one recovers it.
+//
+// Instances tell the agent of themselves with a datagram to DOMAIN/agent.<node> that carries a pidfd
+// (SCM_RIGHTS works across pid namespaces); the pidfd becomes readable when the process is gone.
+// Those that did not are looked after through their liveness locks.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+
+#include "libglobalcache/runtime/instance.h"
+
+namespace mcs::runtime {
+
+struct AgentHello {
+  std::uint32_t slot;
+  std::uint32_t incarnation;
+};
+
+/// Tell the agent of `node` about this instance. False: there is no agent to tell.
+bool send_hello(const std::string& domain_path, std::uint32_t node, InstanceId id);
+
+/// Start the agent program for a node: double fork, own session, no inherited descriptor. Thread-
+/// and fork-safe. `program_fd` (from open_agent_program) may be -1: then the program is looked up.
+bool start_agent(int program_fd, const std::string& directory, const std::string& name,
+                 std::uint32_t node, std::uint32_t hang_limit_ms);
+/// Open the agent program for start_agent; to be done while the process may still read it.
+int open_agent_program();
+
+class Agent {
+ public:
+  struct Options {
+    std::uint32_t hang_limit_ms = 5000;
+    std::uint32_t linger_ms = 1500;  // how long to stay when nobody uses the domain
+  };
+  /// `instance` is active; `tick` is called about every 100 ms.
+  Agent(Instance& instance, std::string domain_path, Options options, std::function<void()> tick);
+  ~Agent();
+  Agent(const Agent&) = delete;
+  Agent& operator=(const Agent&) = delete;
+
+  /// Until nobody uses the domain any more or *stop becomes true. False: the socket could not be made.
+  bool run(const volatile bool* stop);
+
+ private:
+  struct Watched {
+    std::uint32_t incarnation = 0;
+    int pidfd = -1;
+    std::uint64_t blocked_seen = 0;
+    std::uint64_t heartbeat_seen = 0;
+    std::uint64_t stalled_since_ns = 0;
+  };
+  void receive_hellos();
+  void look_around();
+  void judge_hung(std::uint32_t slot, Watched& watched);
+  bool anybody_else() const;
+  void forget(std::uint32_t slot);
+
+  Instance& instance_;
+  std::string path_;
+  std::string socket_path_;
+  Options options_;
+  std::function<void()> tick_;
+  int socket_ = -1;
+  int epoll_ = -1;
+  std::map<std::uint32_t, Watched> watched_;
+};
+
+}  // namespace mcs::runtime

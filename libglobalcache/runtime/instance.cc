@@ -1,0 +1,438 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "libglobalcache/runtime/instance.h"
+
+#include <fmt/format.h>
+#include <sched.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <bit>
+#include <cstdio>
+#include <cstring>
+#include <ctime>
+
+namespace mcs::runtime {
+namespace {
+
+std::uint64_t pid_namespace() {
+  struct stat info {};
+  return ::stat("/proc/self/ns/pid", &info) == 0 ? info.st_ino : 0;
+}
+
+std::uint64_t process_start_time() {
+  FILE* file = std::fopen("/proc/self/stat", "re");
+  if (file == nullptr) return 0;
+  char line[1024];
+  const std::size_t n = std::fread(line, 1, sizeof line - 1, file);
+  std::fclose(file);
+  line[n] = '\0';
+  const char* at = std::strrchr(line, ')');
+  unsigned long long started = 0;
+  // Field 22; the first after the command name is field 3.
+  if (at == nullptr ||
+      std::sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d "
+                          "%*d %*d %llu", &started) != 1) {
+    return 0;
+  }
+  return started;
+}
+
+// Until the holder gives the lock back: first stay on the processor, then let it run.
+void pause_before_retry(unsigned attempt) {
+  if (attempt < 16) {
+    __builtin_ia32_pause();
+  } else {
+    ::sched_yield();
+  }
+}
+
+}  // namespace
+
+std::uint64_t monotonic_ns() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1000000000ULL +
+         static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+std::int64_t wall_ms() {
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  return static_cast<std::int64_t>(now.tv_sec) * 1000 + now.tv_nsec / 1000000;
+}
+
+Instance::Instance(gsm::Domain& domain, Liveness& liveness, JoinOptions options)
+    : domain_(domain),
+      liveness_(liveness),
+      options_(std::move(options)),
+      geometry_(RuntimeGeometry::load(domain.header().user)),
+      slot_count_(static_cast<std::uint32_t>(geometry_.slots_per_node * domain.node_count())) {}
+
+Instance::~Instance() = default;
+
+SlotControl& Instance::control(std::uint32_t slot) const {
+  auto* controls =
+      reinterpret_cast<SlotControl*>(home_segment(slot).metadata() + geometry_.controls);
+  return controls[slot % geometry_.slots_per_node];
+}
+
+gsm::Segment& Instance::home_segment(std::uint32_t slot) const {
+  return domain_.segment(static_cast<std::uint32_t>(slot / geometry_.slots_per_node));
+}
+
+const Slot& Instance::slot(std::uint32_t slot) const {
+  return *reinterpret_cast<const Slot*>(home_segment(slot).metadata() + geometry_.slots +
+                                        slot % geometry_.slots_per_node * geometry_.slot_bytes);
+}
+
+const std::byte* Instance::component_area(std::uint32_t slot_number) const {
+  return reinterpret_cast<const std::byte*>(&slot(slot_number)) + sizeof(Slot);
+}
+
+StatTotals& Instance::totals(std::uint32_t node) const {
+  return *reinterpret_cast<StatTotals*>(domain_.segment(node).metadata() + geometry_.totals);
+}
+
+Result<std::unique_ptr<Instance>> Instance::join(gsm::Domain& domain, Liveness& liveness,
+                                                 const JoinOptions& options) {
+  if (options.node >= domain.node_count()) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("node={}: domain {} has nodes 0 to {}", options.node, domain.name(),
+                            domain.node_count() - 1));
+  }
+  std::unique_ptr<Instance> self(new Instance(domain, liveness, options));
+  domain.set_viewer(options.node);
+  const auto per_node = static_cast<std::uint32_t>(self->geometry_.slots_per_node);
+  const std::uint32_t first = options.node * per_node;
+  for (std::uint32_t n = 0; n < self->slot_count_; ++n) {
+    const std::uint32_t number = (first + n) % self->slot_count_;
+    SlotControl& control = self->control(number);
+    std::uint64_t word = control.state.load(std::memory_order_acquire);
+    if (StateWord::state(word) != InstanceState::kFree) continue;
+    if (!liveness.acquire(number)) continue;
+    const std::uint32_t incarnation = StateWord::incarnation(word) + 1;
+    if (!control.state.compare_exchange_strong(
+            word, StateWord::make(InstanceState::kJoining, incarnation),
+            std::memory_order_acq_rel)) {
+      liveness.release(number);
+      continue;
+    }
+    self->id_ = InstanceId::make(number, incarnation);
+    gsm::Segment& segment = self->home_segment(number);
+    const std::uint64_t offset =
+        self->geometry_.slots + number % per_node * self->geometry_.slot_bytes;
+    self->own_window_ = segment.writable_window(offset, self->geometry_.slot_bytes);
+    if (!self->own_window_) {
+      return fail(ErrorCode::kSystem, "cannot map the instance's own slot writable");
+    }
+    self->own_ = reinterpret_cast<Slot*>(self->own_window_.data());
+    Slot& own = *self->own_;
+    own.heartbeat.store(1, std::memory_order_relaxed);
+    own.node = options.node;
+    own.pid = ::getpid();
+    own.pid_namespace = pid_namespace();
+    own.started = process_start_time();
+    own.joined_ms = wall_ms();
+    std::snprintf(own.server, sizeof own.server, "%s", options.server.c_str());
+    return self;
+  }
+  return fail(ErrorCode::kNoSpace,
+              fmt::format("all {} instance slots of domain {} are taken; this process serves "
+                          "without the cache",
+                          self->slot_count_, domain.name()));
+}
+
+void Instance::activate() {
+  SlotControl& mine = control(slot_number());
+  mine.blocked.store(0, std::memory_order_relaxed);
+  std::uint64_t word = StateWord::make(InstanceState::kJoining, id_.incarnation());
+  mine.state.compare_exchange_strong(
+      word, StateWord::make(InstanceState::kActive, id_.incarnation()), std::memory_order_acq_rel);
+}
+
+void Instance::leave() {
+  SlotControl& mine = control(slot_number());
+  std::uint64_t word = mine.state.load(std::memory_order_acquire);
+  if (StateWord::incarnation(word) != id_.incarnation()) return;
+  mine.state.compare_exchange_strong(
+      word, StateWord::make(InstanceState::kLeaving, id_.incarnation()), std::memory_order_acq_rel);
+  const DeadInstance self{id_, own_};
+  fold_statistics(self);
+  word = StateWord::make(InstanceState::kLeaving, id_.incarnation());
+  mine.state.compare_exchange_strong(
+      word, StateWord::make(InstanceState::kFree, id_.incarnation()), std::memory_order_acq_rel);
+  liveness_.release(slot_number());
+}
+
+bool Instance::is_dead(InstanceId id) const {
+  if (!id.valid() || id.slot() >= slot_count_) return true;
+  const std::uint64_t word = control(id.slot()).state.load(std::memory_order_acquire);
+  const InstanceState state = StateWord::state(word);
+  if (state == InstanceState::kInvalid) return false;
+  if (StateWord::incarnation(word) != id.incarnation() || state == InstanceState::kFree) {
+    return true;
+  }
+  if (id == id_) return false;
+  return !liveness_.held(id.slot());
+}
+
+OwnerLock* Instance::resolve_lock(LockRef ref) const {
+  if (ref.segment() >= domain_.node_count()) return nullptr;
+  gsm::Segment& segment = domain_.segment(ref.segment());
+  if (ref.offset() % sizeof(OwnerLock) != 0 || ref.offset() < gsm::kPageSize ||
+      ref.offset() + sizeof(OwnerLock) > segment.header().meta_bytes) {
+    return nullptr;
+  }
+  return reinterpret_cast<OwnerLock*>(segment.metadata() + ref.offset());
+}
+
+void Instance::repair_locks(const DeadInstance& dead, RecoveryCounts& counts) {
+  // Two passes: several records may name one lock (one thread held it, others waited for it), and
+  // it must stay held until the holder's record was repaired.
+  for (OpRecord& op : dead.slot->ops) {
+    const LockRef ref{op.lock.load(std::memory_order_acquire)};
+    OwnerLock* lock = ref.value == 0 ? nullptr : resolve_lock(ref);
+    if (lock == nullptr || OwnerLock::owner(lock->load()) != dead.id) continue;
+    StatTotals& stats = totals(ref.segment());
+    if (lock == &stats.lock) {
+      // The copy that counts names whom it folded last; that instance is folded now.
+      const std::uint64_t active = stats.active.load(std::memory_order_acquire);
+      const InstanceId last{stats.copies[(active - 1) & 1].last_folded};
+      if (last.valid() && last.slot() < slot_count_) {
+        control(last.slot()).folded.store(last.incarnation(), std::memory_order_release);
+      }
+    } else if (steps_ != nullptr) {
+      steps_->repair_operation(dead, op);
+    }
+  }
+  for (OpRecord& op : dead.slot->ops) {
+    const LockRef ref{op.lock.load(std::memory_order_acquire)};
+    if (ref.value == 0) continue;
+    OwnerLock* lock = resolve_lock(ref);
+    if (lock != nullptr && lock->unlock(dead.id)) ++counts.locks;
+    op.lock.store(0, std::memory_order_release);
+  }
+}
+
+bool Instance::fold_statistics(const DeadInstance& dead) {
+  SlotControl& their = control(dead.id.slot());
+  const auto folded = static_cast<std::uint32_t>(their.folded.load(std::memory_order_acquire));
+  if (folded != dead.id.incarnation()) {
+    const auto node = static_cast<std::uint32_t>(dead.id.slot() / geometry_.slots_per_node);
+    StatTotals& sums = totals(node);
+    Op op(*this);
+    const LockRef ref =
+        LockRef::make(node, geometry_.totals + offsetof(StatTotals, lock));
+    if (op.lock(sums.lock, ref) != LockAnswer::kAcquired) return false;
+    if (their.folded.load(std::memory_order_acquire) != dead.id.incarnation()) {
+      const std::uint64_t active = sums.active.load(std::memory_order_acquire);
+      const StatTotals::Copy& from = sums.copies[(active - 1) & 1];
+      StatTotals::Copy& to = sums.copies[active & 1];
+      for (unsigned i = 0; i < kStatCells; ++i) {
+        to.cells[i] = from.cells[i] + dead.slot->stats[i].load(std::memory_order_relaxed);
+      }
+      to.last_folded = dead.id.value;
+      sums.active.store(3 - active, std::memory_order_release);
+      their.folded.store(dead.id.incarnation(), std::memory_order_release);
+    }
+    op.unlock();
+  }
+  for (Word& cell : dead.slot->stats) cell.store(0, std::memory_order_relaxed);
+  return true;
+}
+
+bool Instance::recover(std::uint32_t number, const char* cause, std::uint64_t detected_ns,
+                       bool exit_seen) {
+  if (number >= slot_count_ || number == slot_number()) return true;
+  SlotControl& their = control(number);
+  std::uint64_t word = their.state.load(std::memory_order_acquire);
+  const InstanceState state = StateWord::state(word);
+  if (state == InstanceState::kFree || state == InstanceState::kInvalid) return true;
+  if (!exit_seen && liveness_.held(number)) return false;
+  if (detected_ns == 0) detected_ns = monotonic_ns();
+
+  std::uint64_t recoverer = their.recoverer.load(std::memory_order_acquire);
+  if (recoverer != id_.value) {
+    if (recoverer != 0 && !is_dead(InstanceId{recoverer})) return false;
+    if (!their.recoverer.compare_exchange_strong(recoverer, id_.value,
+                                                 std::memory_order_acq_rel)) {
+      return false;
+    }
+  }
+  // The slot may have been recovered, and taken again, while we were becoming its recoverer.
+  word = their.state.load(std::memory_order_acquire);
+  const bool still_dead =
+      StateWord::state(word) != InstanceState::kFree && (exit_seen || !liveness_.held(number));
+  const auto resign = [&] {
+    std::uint64_t me = id_.value;
+    their.recoverer.compare_exchange_strong(me, 0, std::memory_order_acq_rel);
+  };
+  if (!still_dead) {
+    resign();
+    return StateWord::state(word) == InstanceState::kFree;
+  }
+  const std::uint32_t incarnation = StateWord::incarnation(word);
+  if (StateWord::state(word) != InstanceState::kDead &&
+      !their.state.compare_exchange_strong(
+          word, StateWord::make(InstanceState::kDead, incarnation), std::memory_order_acq_rel)) {
+    resign();
+    return false;
+  }
+  const std::uint64_t agreed_ns = monotonic_ns();
+
+  const auto per_node = geometry_.slots_per_node;
+  auto window = home_segment(number).writable_window(
+      geometry_.slots + number % per_node * geometry_.slot_bytes, geometry_.slot_bytes);
+  if (!window) {
+    resign();
+    return false;
+  }
+  const DeadInstance dead{InstanceId::make(number, incarnation),
+                          reinterpret_cast<Slot*>(window.data())};
+  RecoveryCounts counts;
+  repair_locks(dead, counts);
+  const bool complete =
+      (steps_ == nullptr || steps_->take_over(dead, counts)) && fold_statistics(dead);
+  if (!complete) {
+    resign();
+    return false;
+  }
+  const std::uint64_t repaired_ns = monotonic_ns();
+  Event event{};
+  event.kind = static_cast<std::uint32_t>(EventKind::kInstanceRecovered);
+  event.pid = dead.slot->pid;
+  event.instance = dead.id.value;
+  event.recoverer = id_.value;
+  event.wall_ms = wall_ms();
+  event.detected_ns = detected_ns;
+  event.agreed_ns = agreed_ns;
+  event.repaired_ns = repaired_ns;
+  event.node = dead.slot->node;
+  event.locks = counts.locks;
+  event.pins = counts.pins;
+  event.fills = counts.fills;
+  event.retired = counts.retired;
+  std::memcpy(event.server, dead.slot->server, sizeof event.server);
+  event.server[sizeof event.server - 1] = '\0';
+  std::snprintf(event.cause, sizeof event.cause, "%s", cause);
+
+  std::uint64_t dead_word = StateWord::make(InstanceState::kDead, incarnation);
+  their.state.compare_exchange_strong(
+      dead_word, StateWord::make(InstanceState::kFree, incarnation), std::memory_order_acq_rel);
+  resign();
+  event.resumed_ns = monotonic_ns();
+  publish_event(std::move(event), static_cast<std::uint32_t>(slot_number() / per_node));
+  return true;
+}
+
+unsigned Instance::recover_all(const char* cause) {
+  unsigned recovered = 0;
+  for (std::uint32_t number = 0; number < slot_count_; ++number) {
+    const std::uint64_t word = control(number).state.load(std::memory_order_acquire);
+    const InstanceState state = StateWord::state(word);
+    if (state == InstanceState::kFree || state == InstanceState::kInvalid) continue;
+    if (number == slot_number() || liveness_.held(number)) continue;
+    if (recover(number, cause)) ++recovered;
+  }
+  return recovered;
+}
+
+void Instance::publish_event(Event&& fields, std::uint32_t segment) {
+  auto* ring =
+      reinterpret_cast<EventRing*>(domain_.segment(segment).metadata() + geometry_.events);
+  const std::uint64_t ticket = ring->next.fetch_add(1, std::memory_order_acq_rel);
+  Event& slot = ring->events[ticket % kEvents];
+  slot.ready.store(0, std::memory_order_release);
+  std::memcpy(reinterpret_cast<char*>(&slot) + sizeof(Word),
+              reinterpret_cast<const char*>(&fields) + sizeof(Word), sizeof(Event) - sizeof(Word));
+  slot.ready.store(ticket + 1, std::memory_order_release);
+}
+
+void Instance::tick() { own_->heartbeat.fetch_add(1, std::memory_order_relaxed); }
+
+std::array<std::uint64_t, kStatCells> Instance::sum_stats() const {
+  std::array<std::uint64_t, kStatCells> sums{};
+  for (std::uint32_t node = 0; node < domain_.node_count(); ++node) {
+    const StatTotals& stats = totals(node);
+    const std::uint64_t active = stats.active.load(std::memory_order_acquire);
+    for (unsigned i = 0; i < kStatCells; ++i) sums[i] += stats.copies[(active - 1) & 1].cells[i];
+  }
+  for (std::uint32_t number = 0; number < slot_count_; ++number) {
+    const std::uint64_t word = control(number).state.load(std::memory_order_acquire);
+    if (StateWord::state(word) == InstanceState::kFree) continue;
+    for (unsigned i = 0; i < kStatCells; ++i) {
+      sums[i] += slot(number).stats[i].load(std::memory_order_relaxed);
+    }
+  }
+  return sums;
+}
+
+Instance::Op::Op(Instance& instance) : instance_(instance) {
+  for (unsigned attempt = 0;; ++attempt) {
+    std::uint32_t free = instance.free_ops_.load(std::memory_order_relaxed);
+    if (free != 0) {
+      index_ = static_cast<unsigned>(std::countr_zero(free));
+      if (instance.free_ops_.compare_exchange_weak(free, free & ~(1U << index_),
+                                                   std::memory_order_acquire)) {
+        break;
+      }
+      continue;
+    }
+    // More threads than records: the others are alive, since they are of this process.
+    pause_before_retry(attempt);
+  }
+  record_ = &instance.own_->ops[index_];
+}
+
+Instance::Op::~Op() {
+  if (held_ != nullptr) unlock();
+  instance_.free_ops_.fetch_or(1U << index_, std::memory_order_release);
+}
+
+bool Instance::Op::try_lock(OwnerLock& lock, LockRef ref) {
+  record_->lock.store(ref.value, std::memory_order_release);
+  if (lock.try_lock(instance_.id_)) {
+    held_ = &lock;
+    return true;
+  }
+  record_->lock.store(0, std::memory_order_release);
+  return false;
+}
+
+LockAnswer Instance::Op::lock(OwnerLock& lock, LockRef ref) {
+  record_->lock.store(ref.value, std::memory_order_release);
+  for (unsigned attempt = 0; attempt < instance_.options_.busy_spins; ++attempt) {
+    if (lock.try_lock(instance_.id_)) {
+      held_ = &lock;
+      return LockAnswer::kAcquired;
+    }
+    const std::uint64_t word = lock.load();
+    if (OwnerLock::is_free(word)) continue;
+    if (!OwnerLock::is_held(word)) {
+      record_->lock.store(0, std::memory_order_release);
+      return LockAnswer::kLost;
+    }
+    const InstanceId holder = OwnerLock::owner(word);
+    if (attempt % 64 == 63 && holder != instance_.id_ && instance_.is_dead(holder)) {
+      // Our record must not name a lock that we only wait for while we recover somebody else.
+      record_->lock.store(0, std::memory_order_release);
+      instance_.recover(holder.slot(), "lock wait");
+      record_->lock.store(ref.value, std::memory_order_release);
+    }
+    pause_before_retry(attempt);
+  }
+  record_->lock.store(0, std::memory_order_release);
+  const InstanceId holder = OwnerLock::owner(lock.load());
+  if (holder.valid() && holder.slot() < instance_.slot_count_) {
+    instance_.control(holder.slot()).blocked.fetch_add(1, std::memory_order_relaxed);
+  }
+  return LockAnswer::kBusy;
+}
+
+void Instance::Op::unlock() {
+  held_->unlock(instance_.id_);
+  held_ = nullptr;
+  record_->lock.store(0, std::memory_order_release);
+}
+
+}  // namespace mcs::runtime

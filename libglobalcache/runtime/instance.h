@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+// One instance: this process's place in a domain. Joining, leaving, locks that name their owner,
+// and the recovery of instances that died. Protocol of the shared words: layout.h.
+//
+// Recovery of instance D by instance R (R is elected by one CAS on D's recoverer word, and replaced
+// by the next one if it dies too; every step can be done again):
+//   1. D's liveness lock is free, D's state is not FREE      -> R = recoverer, state = DEAD
+//   2. for each of D's operation records whose lock D holds: the component finishes or undoes the
+//      change, then the lock is released
+//   3. the component takes over what else D held (fills, retired entries), clears D's ledger
+//   4. D's statistics are folded into the totals, once
+//   5. state = FREE, recoverer = 0, event published
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "gsm-emu/domain.h"
+#include "gsm-emu/result.h"
+#include "libglobalcache/runtime/layout.h"
+#include "libglobalcache/runtime/liveness.h"
+
+namespace mcs::runtime {
+
+class Instance;
+
+/// A dead instance's slot, writable for the elected recoverer.
+struct DeadInstance {
+  InstanceId id;
+  Slot* slot;  // followed by the component area
+  std::byte* component_area() const { return reinterpret_cast<std::byte*>(slot) + sizeof(Slot); }
+};
+
+/// What a recovery found and gave back; goes into the event history.
+struct RecoveryCounts {
+  std::uint32_t locks = 0;
+  std::uint32_t pins = 0;
+  std::uint32_t fills = 0;
+  std::uint32_t retired = 0;
+};
+
+/// What a component must do when an instance dies or leaves. Called on the recoverer's thread,
+/// holding no lock. Every function may be cut short by a kill and called again: redo is idempotent.
+class RecoverySteps {
+ public:
+  virtual ~RecoverySteps() = default;
+  /// Finish or undo what `op` says; its lock is still held in the dead instance's name and is
+  /// released by the caller afterwards.
+  virtual void repair_operation(const DeadInstance& dead, OpRecord& op) = 0;
+  /// Take over or free all the rest. False: not all of it can be done now (a lock is held by a
+  /// stopped process); the recovery stays pending and is tried again.
+  virtual bool take_over(const DeadInstance& dead, RecoveryCounts& counts) = 0;
+};
+
+enum class LockAnswer {
+  kAcquired,
+  kBusy,     // held by a living instance for longer than the bound
+  kLost      // the memory is gone or damaged
+};
+
+struct JoinOptions {
+  std::uint32_t node = 0;
+  std::string server;            // at most 47 bytes are kept
+  std::uint32_t busy_spins = 4000;  // how often to look at a held lock before kBusy
+};
+
+class Instance {
+ public:
+  /// Take a free slot (the own node's first), recover it before use if its owner died.
+  /// kNoSpace: all slots are taken; the caller serves without the cache.
+  static Result<std::unique_ptr<Instance>> join(gsm::Domain& domain, Liveness& liveness,
+                                                const JoinOptions& options);
+  /// Does not leave by itself: a destroyed instance that did not leave counts as dead.
+  ~Instance();
+
+  /// The component's steps; set before activate(), constant afterwards.
+  void set_steps(RecoverySteps* steps) { steps_ = steps; }
+  void activate();
+  /// The components have already given back everything.
+  void leave();
+
+  InstanceId id() const { return id_; }
+  std::uint32_t slot_number() const { return id_.slot(); }
+  std::uint32_t node() const { return options_.node; }
+  gsm::Domain& domain() const { return domain_; }
+  Liveness& liveness() const { return liveness_; }
+  const RuntimeGeometry& geometry() const { return geometry_; }
+  std::uint32_t slot_count() const { return slot_count_; }
+
+  SlotControl& control(std::uint32_t slot) const;
+  /// Read-only view of any slot.
+  const Slot& slot(std::uint32_t slot) const;
+  const std::byte* component_area(std::uint32_t slot) const;
+  gsm::Segment& home_segment(std::uint32_t slot) const;
+  /// This instance's own slot, writable.
+  Slot& own() const { return *own_; }
+  std::byte* own_component_area() const {
+    return reinterpret_cast<std::byte*>(own_) + sizeof(Slot);
+  }
+
+  /// One of this instance's operation records, for the calling thread until it is released.
+  class Op {
+   public:
+    explicit Op(Instance& instance);
+    ~Op();
+    Op(const Op&) = delete;
+    Op& operator=(const Op&) = delete;
+    OpRecord& record() const { return *record_; }
+
+    /// Take `lock`, waiting a bounded time; a dead holder is recovered on the way. The record's
+    /// arguments must have been written before. At most one lock per Op, and a thread holds at
+    /// most one OwnerLock, so that recovery (which takes locks) may run inside.
+    [[nodiscard]] LockAnswer lock(OwnerLock& lock, LockRef ref);
+    /// One try, never recovers anybody.
+    [[nodiscard]] bool try_lock(OwnerLock& lock, LockRef ref);
+    void unlock();
+
+   private:
+    Instance& instance_;
+    OpRecord* record_;
+    unsigned index_;
+    OwnerLock* held_ = nullptr;
+  };
+
+  OwnerLock* resolve_lock(LockRef ref) const;
+
+  /// Whether the instance `id` is certainly gone: its slot has moved on, or its lock is free.
+  bool is_dead(InstanceId id) const;
+  /// Recover the instance in `slot` if it is dead. True: nothing is left to recover there.
+  /// `exit_seen`: the kernel reported its exit, which outranks a liveness lock that a child it
+  /// forked still holds. detected_ns: when the death was noticed, CLOCK_MONOTONIC; 0: now.
+  bool recover(std::uint32_t slot, const char* cause, std::uint64_t detected_ns = 0,
+               bool exit_seen = false);
+  /// Look at every slot; recover the dead. Returns how many were recovered.
+  unsigned recover_all(const char* cause);
+
+  void tick();
+
+  void add_stat(unsigned cell, std::uint64_t n) {
+    own_->stats[cell].fetch_add(n, std::memory_order_relaxed);
+  }
+  /// Totals of the dead and the living, per cell.
+  std::array<std::uint64_t, kStatCells> sum_stats() const;
+
+ private:
+  Instance(gsm::Domain& domain, Liveness& liveness, JoinOptions options);
+  void repair_locks(const DeadInstance& dead, RecoveryCounts& counts);
+  bool fold_statistics(const DeadInstance& dead);
+  void publish_event(Event&& fields, std::uint32_t segment);
+  StatTotals& totals(std::uint32_t node) const;
+
+  gsm::Domain& domain_;
+  Liveness& liveness_;
+  JoinOptions options_;
+  RuntimeGeometry geometry_;
+  std::uint32_t slot_count_;
+  InstanceId id_;
+  gsm::Segment::Window own_window_;
+  Slot* own_ = nullptr;
+  RecoverySteps* steps_ = nullptr;
+  std::atomic<std::uint32_t> free_ops_{~0U};  // private to the process
+};
+
+/// CLOCK_MONOTONIC in ns; CLOCK_REALTIME in ms.
+std::uint64_t monotonic_ns();
+std::int64_t wall_ms();
+
+}  // namespace mcs::runtime

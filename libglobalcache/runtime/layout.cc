@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "libglobalcache/runtime/layout.h"
+
+namespace mcs::runtime {
+
+RuntimeGeometry RuntimeGeometry::plan(std::uint64_t slots_per_node,
+                                      std::uint64_t component_bytes) {
+  RuntimeGeometry g;
+  g.slots_per_node = slots_per_node;
+  g.slot_bytes = align_up(sizeof(Slot) + component_bytes, gsm::kPageSize);
+  g.controls = gsm::kPageSize;
+  g.totals = align_up(g.controls + slots_per_node * sizeof(SlotControl), 64);
+  g.events = align_up(g.totals + sizeof(StatTotals), 64);
+  g.slots = align_up(g.events + sizeof(EventRing), gsm::kPageSize);
+  g.end = g.slots + slots_per_node * g.slot_bytes;
+  return g;
+}
+
+void RuntimeGeometry::store(std::uint64_t* user) const {
+  const std::uint64_t words[] = {slots_per_node, slot_bytes, controls, slots, events, totals, end};
+  for (std::size_t i = 0; i < std::size(words); ++i) user[i] = words[i];
+}
+
+RuntimeGeometry RuntimeGeometry::load(const std::uint64_t* user) {
+  RuntimeGeometry g;
+  std::uint64_t* words[] = {&g.slots_per_node, &g.slot_bytes, &g.controls, &g.slots,
+                            &g.events,         &g.totals,     &g.end};
+  for (std::size_t i = 0; i < std::size(words); ++i) *words[i] = user[i];
+  return g;
+}
+
+void format(gsm::Segment& segment, const RuntimeGeometry& g) {
+  std::byte* base = segment.metadata();
+  auto* controls = reinterpret_cast<SlotControl*>(base + g.controls);
+  for (std::uint64_t i = 0; i < g.slots_per_node; ++i) {
+    controls[i].state.store(StateWord::make(InstanceState::kFree, 0), std::memory_order_relaxed);
+    auto* slot = reinterpret_cast<Slot*>(base + g.slots + i * g.slot_bytes);
+    slot->tag = kSlotTag;
+    slot->number = static_cast<std::uint32_t>(segment.node() * g.slots_per_node + i);
+  }
+  auto* totals = reinterpret_cast<StatTotals*>(base + g.totals);
+  totals->lock.format();
+  totals->active.store(1, std::memory_order_relaxed);
+  auto* ring = reinterpret_cast<EventRing*>(base + g.events);
+  ring->next.store(1, std::memory_order_relaxed);
+}
+
+}  // namespace mcs::runtime
