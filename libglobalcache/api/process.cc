@@ -43,7 +43,7 @@ void log_events(mcs_process& process) {
       std::uint32_t not_yet = 0;
       if (!std::atomic_ref<std::uint32_t>(slot.logged).compare_exchange_strong(not_yet, 1)) continue;
       process.log(2, fmt::format(
-          "mcs: recovered {} pid {} on node {} of domain {} ({}) in {:.3f} ms: {} locks, {} pins, "
+          "recovered {} pid {} on node {} of domain {} ({}) in {:.3f} ms: {} locks, {} pins, "
           "{} fills, {} retired entries given back",
           slot.server, slot.pid, slot.node, process.domain->name(), slot.cause,
           static_cast<double>(slot.resumed_ns - slot.detected_ns) / 1e6, slot.locks, slot.pins,
