@@ -11,6 +11,8 @@
 #include <cstring>
 #include <ctime>
 
+#include "libglobalcache/runtime/global_mutex.h"
+
 namespace mcs::runtime {
 namespace {
 
@@ -212,6 +214,32 @@ void Instance::repair_locks(const DeadInstance& dead, RecoveryCounts& counts) {
     if (lock != nullptr && lock->unlock(dead.id)) ++counts.locks;
     op.lock.store(0, std::memory_order_release);
   }
+  for (Word& record : dead.slot->mutexes) {
+    const LockRef ref{record.load(std::memory_order_acquire)};
+    if (ref.value == 0) continue;
+    MutexCell* mutex = GlobalMutex::resolve(*this, ref);
+    if (mutex != nullptr && GlobalMutex::abandon(*mutex, dead.id)) ++counts.locks;
+    record.store(0, std::memory_order_release);
+  }
+}
+
+int Instance::claim_mutex_record(LockRef ref) {
+  std::uint32_t free = free_mutex_records_.load(std::memory_order_relaxed);
+  while (free != 0) {
+    const int index = std::countr_zero(free);
+    if (free_mutex_records_.compare_exchange_weak(free, free & ~(1U << index),
+                                                  std::memory_order_acquire)) {
+      own_->mutexes[static_cast<std::size_t>(index)].store(ref.value, std::memory_order_release);
+      return index;
+    }
+  }
+  return -1;
+}
+
+void Instance::release_mutex_record(int record) {
+  if (record < 0) return;
+  own_->mutexes[static_cast<std::size_t>(record)].store(0, std::memory_order_release);
+  free_mutex_records_.fetch_or(1U << record, std::memory_order_release);
 }
 
 bool Instance::fold_statistics(const DeadInstance& dead) {
@@ -297,6 +325,10 @@ bool Instance::recover(std::uint32_t number, const char* cause, std::uint64_t de
     resign();
     return false;
   }
+  for (Word& word_of_component : dead.slot->acknowledged) {
+    word_of_component.store(0, std::memory_order_relaxed);
+  }
+  their.components.store(0, std::memory_order_release);
   const std::uint64_t repaired_ns = monotonic_ns();
   Event event{};
   event.kind = static_cast<std::uint32_t>(EventKind::kInstanceRecovered);
@@ -321,7 +353,7 @@ bool Instance::recover(std::uint32_t number, const char* cause, std::uint64_t de
       dead_word, StateWord::make(InstanceState::kFree, incarnation), std::memory_order_acq_rel);
   resign();
   event.resumed_ns = monotonic_ns();
-  publish_event(std::move(event), static_cast<std::uint32_t>(slot_number() / per_node));
+  publish_event(std::move(event));
   return true;
 }
 
@@ -337,7 +369,8 @@ unsigned Instance::recover_all(const char* cause) {
   return recovered;
 }
 
-void Instance::publish_event(Event&& fields, std::uint32_t segment) {
+void Instance::publish_event(Event&& fields) {
+  const auto segment = static_cast<std::uint32_t>(slot_number() / geometry_.slots_per_node);
   auto* ring =
       reinterpret_cast<EventRing*>(domain_.segment(segment).metadata() + geometry_.events);
   const std::uint64_t ticket = ring->next.fetch_add(1, std::memory_order_acq_rel);

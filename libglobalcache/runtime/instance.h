@@ -129,6 +129,10 @@ class Instance {
 
   OwnerLock* resolve_lock(LockRef ref) const;
 
+  /// Name a GlobalMutex in the own slot before trying to take it; -1: too many at once.
+  int claim_mutex_record(LockRef ref);
+  void release_mutex_record(int record);
+
   /// Whether the instance `id` is certainly gone: its slot has moved on, or its lock is free.
   bool is_dead(InstanceId id) const;
   /// Recover the instance in `slot` if it is dead. True: nothing is left to recover there.
@@ -141,6 +145,9 @@ class Instance {
 
   void tick();
 
+  /// Append to the history of the own slot's segment.
+  void publish_event(Event&& fields);
+
   void add_stat(unsigned cell, std::uint64_t n) {
     own_->stats[cell].fetch_add(n, std::memory_order_relaxed);
   }
@@ -151,7 +158,6 @@ class Instance {
   Instance(gsm::Domain& domain, Liveness& liveness, JoinOptions options);
   void repair_locks(const DeadInstance& dead, RecoveryCounts& counts);
   bool fold_statistics(const DeadInstance& dead);
-  void publish_event(Event&& fields, std::uint32_t segment);
   StatTotals& totals(std::uint32_t node) const;
 
   gsm::Domain& domain_;
@@ -164,6 +170,7 @@ class Instance {
   Slot* own_ = nullptr;
   RecoverySteps* steps_ = nullptr;
   std::atomic<std::uint32_t> free_ops_{~0U};  // private to the process
+  std::atomic<std::uint32_t> free_mutex_records_{(1U << kHeldMutexes) - 1};
 };
 
 /// CLOCK_MONOTONIC in ns; CLOCK_REALTIME in ms.

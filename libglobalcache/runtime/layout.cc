@@ -11,20 +11,23 @@ RuntimeGeometry RuntimeGeometry::plan(std::uint64_t slots_per_node,
   g.controls = gsm::kPageSize;
   g.totals = align_up(g.controls + slots_per_node * sizeof(SlotControl), 64);
   g.events = align_up(g.totals + sizeof(StatTotals), 64);
-  g.slots = align_up(g.events + sizeof(EventRing), gsm::kPageSize);
+  g.mutexes = align_up(g.events + sizeof(EventRing), 64);
+  g.components = align_up(g.mutexes + kMutexes * sizeof(MutexCell), gsm::kPageSize);
+  g.slots = align_up(g.components + kMaxComponents * sizeof(ComponentCell), gsm::kPageSize);
   g.end = g.slots + slots_per_node * g.slot_bytes;
   return g;
 }
 
 void RuntimeGeometry::store(std::uint64_t* user) const {
-  const std::uint64_t words[] = {slots_per_node, slot_bytes, controls, slots, events, totals, end};
+  const std::uint64_t words[] = {slots_per_node, slot_bytes, controls, slots, events,
+                                 totals, mutexes, components, end};
   for (std::size_t i = 0; i < std::size(words); ++i) user[i] = words[i];
 }
 
 RuntimeGeometry RuntimeGeometry::load(const std::uint64_t* user) {
   RuntimeGeometry g;
   std::uint64_t* words[] = {&g.slots_per_node, &g.slot_bytes, &g.controls, &g.slots,
-                            &g.events,         &g.totals,     &g.end};
+                            &g.events, &g.totals, &g.mutexes, &g.components, &g.end};
   for (std::size_t i = 0; i < std::size(words); ++i) *words[i] = user[i];
   return g;
 }
@@ -43,6 +46,15 @@ void format(gsm::Segment& segment, const RuntimeGeometry& g) {
   totals->active.store(1, std::memory_order_relaxed);
   auto* ring = reinterpret_cast<EventRing*>(base + g.events);
   ring->next.store(1, std::memory_order_relaxed);
+  auto* mutexes = reinterpret_cast<MutexCell*>(base + g.mutexes);
+  for (std::uint32_t i = 0; i < kMutexes; ++i) {
+    mutexes[i].identity.store(kMutexTag, std::memory_order_relaxed);
+    mutexes[i].owner.store(OwnerLock::kFreeKind, std::memory_order_relaxed);
+  }
+  auto* components = reinterpret_cast<ComponentCell*>(base + g.components);
+  for (std::uint32_t i = 0; i < kMaxComponents; ++i) {
+    components[i].identity.store(kComponentTag, std::memory_order_relaxed);
+  }
 }
 
 }  // namespace mcs::runtime

@@ -116,7 +116,8 @@ class OwnerLock {
 };
 static_assert(sizeof(OwnerLock) == 8);
 
-/// Names an OwnerLock: [1 | segment 7 | byte offset in the metadata 56]; 0 = none.
+/// Names an OwnerLock: [1 | segment 7 | byte offset in the metadata 56]; 0 = none. Also used for the
+/// owner word of a GlobalMutex, see global_mutex.h.
 struct LockRef {
   std::uint64_t value = 0;
   static LockRef make(std::uint32_t segment, std::uint64_t offset) {
@@ -139,6 +140,8 @@ struct alignas(64) OpRecord {
 static_assert(sizeof(OpRecord) == 64);
 
 inline constexpr std::uint32_t kOpRecords = 32;
+inline constexpr std::uint32_t kHeldMutexes = 12;
+inline constexpr std::uint32_t kMaxComponents = 8;
 inline constexpr std::uint32_t kStatCells = 32;
 inline constexpr std::uint32_t kSlotTag = 0x4d435334;
 
@@ -153,7 +156,8 @@ struct alignas(gsm::kPageSize) Slot {
   std::uint64_t started;       // field 22 of /proc/PID/stat, against pid reuse
   std::int64_t joined_ms;      // wall clock
   char server[48];
-  char unused[160];
+  std::array<Word, kHeldMutexes> mutexes;  // LockRef of a GlobalMutex held or being taken
+  std::array<Word, kMaxComponents> acknowledged;  // component generation this instance works in
   std::array<Word, kStatCells> stats;
   std::array<OpRecord, kOpRecords> ops;
   // the components' per-instance areas follow
@@ -171,13 +175,43 @@ struct StatTotals {
   std::array<Copy, 2> copies;
 };
 
+/// A GlobalMutex; protocol in global_mutex.h.
+inline constexpr std::uint32_t kMutexWaiters = 32;
+inline constexpr std::uint32_t kMutexes = 64;  // per segment
+inline constexpr std::uint64_t kMutexTag = 0x6dULL << 56;
+struct alignas(64) MutexCell {
+  Word identity;  // [tag 8 | generation 32 | in use 8]
+  Word owner;     // [kind 8 | flags 8 | InstanceId 48]
+  Word tickets;   // next ticket
+  Word wakeups;   // counts unlocks; its low half is what local waiters may sleep on
+  std::uint64_t unused[4];
+  std::array<Word, kMutexWaiters> waiters;  // [ticket 16 | InstanceId 48], 0 = empty
+};
+static_assert(sizeof(MutexCell) == 320);
+
+/// A component; protocol in component.h.
+inline constexpr std::uint32_t kComponentData = 4096 - 128;
+inline constexpr std::uint64_t kComponentTag = 0xc0ULL << 56;
+struct alignas(64) ComponentCell {
+  Word identity;     // [tag 8 | version 32 | state 8: 0 free, 1 being made, 2 in use]
+  Word maker;        // InstanceId of who is making it
+  Word generation;   // [generation 32 | running 1 or recovering 2: 8]
+  Word coordinator;  // InstanceId of who runs the repair steps, 0 = nobody
+  Word steps_done;   // of the generation being recovered
+  Word mutex;        // slot and generation of its GlobalMutex
+  char name[32];
+  std::uint64_t unused[6];
+  std::array<std::byte, kComponentData> data;
+};
+static_assert(sizeof(ComponentCell) == 4096);
+
 enum class EventKind : std::uint32_t {
   kNone = 0,
   kInstanceRecovered = 1,
   kSegmentLost = 2,
   kDamageRepaired = 3,
   kExpelled = 4,
-  kResize = 5,
+  kComponentRecovered = 5,
 };
 
 /// History of recovery events. Slot i of the ring belongs to whoever drew ticket i (fetch_add);
@@ -219,6 +253,8 @@ struct RuntimeGeometry {
   std::uint64_t slots = 0;
   std::uint64_t events = 0;
   std::uint64_t totals = 0;
+  std::uint64_t mutexes = 0;
+  std::uint64_t components = 0;
   std::uint64_t end = 0;
 
   static RuntimeGeometry plan(std::uint64_t slots_per_node, std::uint64_t component_bytes);
