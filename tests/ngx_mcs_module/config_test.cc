@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// What `nginx -t` says to wrong and right configurations, and that it touches nothing.
+#include "tests/ngx_mcs_module/nginx_fixture.h"
+
+namespace mcs::loadtest {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+class NginxConfigTest : public NginxTest {
+ protected:
+  ProcessResult check() {
+    const auto result = server_.check_config();
+    EXPECT_TRUE(result) << result.error().message;
+    return result.value_or(ProcessResult());
+  }
+  void expect_refused(const std::string& reason) {
+    const ProcessResult result = check();
+    EXPECT_FALSE(result.ok());
+    EXPECT_THAT(result, output_has(reason));
+  }
+};
+
+TEST_F(NginxConfigTest, CheckAcceptsEveryContextAndCreatesNothing) {
+  options().http_extra = "mcs_cache on; mcs_cache_valid 10s; mcs_cache_status_header on;\n";
+  options().server_extra =
+      "mcs_cache_valid 2s; mcs_cache_key_base one;\n"
+      "location /off/ { mcs_cache off; if ($arg_x) { mcs_cache on; mcs_cache_valid 3s; } }\n";
+  const ProcessResult result = check();
+  EXPECT_TRUE(result.ok()) << result.err;
+  EXPECT_TRUE(std::filesystem::is_empty(domain_directory()));
+}
+
+TEST_F(NginxConfigTest, UnknownDomainParameterIsNamed) {
+  options().mcs->domain_arguments += " colour=red";
+  const ProcessResult result = check();
+  EXPECT_FALSE(result.ok());
+  EXPECT_THAT(result, AllOf(output_has("\"mcs_domain\""), output_has("colour")));
+}
+
+TEST_F(NginxConfigTest, InvalidDomainNameIsRefused) {
+  options().mcs->domain = "No/Such/Name";
+  expect_refused("No/Such/Name");
+}
+
+TEST_F(NginxConfigTest, SecondDomainIsRefused) {
+  options().http_extra = "mcs_domain other;\n";
+  expect_refused("\"mcs_domain\" directive is duplicate");
+}
+
+TEST_F(NginxConfigTest, CacheWithoutDomainNamesTheRemedy) {
+  const McsOptions with_domain = *options().mcs;
+  options().mcs.reset();
+  options().main_extra = "load_module " + with_domain.module.string() + ";\n";
+  options().location_extra = "mcs_cache on;\n";
+  expect_refused("add \"mcs_domain NAME size=256m;\" to http{}");
+}
+
+TEST_F(NginxConfigTest, WrongRuleNamesTheDirectiveAndTheLine) {
+  options().mcs->valid = "soon";
+  const ProcessResult result = check();
+  EXPECT_FALSE(result.ok());
+  EXPECT_THAT(result, AllOf(output_has("\"mcs_cache_valid\""), output_has("soon"),
+                            output_has("nginx.conf:")));
+}
+
+TEST_F(NginxConfigTest, KeyBaseTakesNoVariables) {
+  options().mcs->key_base = "$host";
+  expect_refused("\"mcs_cache_key_base\"");
+}
+
+TEST_F(NginxConfigTest, KeyBaseOfHttpDoesNotMixTwoRoots) {
+  options().mcs->key_base.clear();
+  options().http_extra =
+      "mcs_cache_key_base all;\n"
+      "server { listen 127.0.0.1:1; root /tmp; mcs_cache on; }\n";
+  expect_refused("name a key base in each server{} instead");
+}
+
+TEST_F(NginxConfigTest, KeyBaseOfHttpServesSeveralServersOfOneRoot) {
+  options().mcs->key_base.clear();
+  options().http_extra =
+      "mcs_cache_key_base all;\n"
+      "server { listen 127.0.0.1:1; root " +
+      root().string() +
+      "; mcs_cache on; }\n"
+      "server { listen 127.0.0.1:2; root /tmp; }\n";
+  const ProcessResult result = check();
+  EXPECT_TRUE(result.ok()) << result.err;
+}
+
+}  // namespace
+}  // namespace mcs::loadtest
