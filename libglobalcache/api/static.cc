@@ -366,6 +366,7 @@ mcs_outcome mcs_static_get(mcs_process* process, const mcs_static_request* reque
   if (!ok) return MCS_DECLINED;
   r.key = process->cache->make_key(r.key_bytes);
   process->count(api::kRequests);
+  const api::LatencySample sample(*process);
   return api::get(r);
 } catch (const std::exception&) {
   // Out of memory: the server answers by itself.

@@ -139,9 +139,8 @@ Result<void> Component::make_or_adopt() {
   std::memcpy(c.name, options_.name.data(), options_.name.size());
   std::memset(c.data.data(), 0, c.data.size());
   if (options_.initialise) options_.initialise(c.data);
-  const auto mutex = GlobalMutex::create(instance_, home_of(instance_));
-  if (!mutex) return tl::unexpected(mutex.error());
-  c.mutex.store((static_cast<std::uint64_t>(mutex->generation) << 32) | mutex->slot, kRelease);
+  const MutexId mutex = GlobalMutex::for_component(instance_, home_of(instance_), number_);
+  c.mutex.store((static_cast<std::uint64_t>(mutex.generation) << 32) | mutex.slot, kRelease);
   c.coordinator.store(0, kRelease);
   c.steps_done.store(0, kRelease);
   c.generation.store(phase(1, kRunning), kRelease);

@@ -48,7 +48,7 @@ Result<MutexId> GlobalMutex::create(Instance& instance, std::uint32_t node) {
   gsm::Segment& segment = instance.domain().segment(node);
   auto* cells =
       reinterpret_cast<MutexCell*>(segment.metadata() + instance.geometry().mutexes);
-  for (std::uint32_t slot = 0; slot < kMutexes; ++slot) {
+  for (std::uint32_t slot = kMaxComponents; slot < kMutexes; ++slot) {
     std::uint64_t word = cells[slot].identity.load(kAcquire);
     if ((word >> 56) != (kMutexTag >> 56) || (word & 0xff) == kInUse) continue;
     const std::uint32_t generation = generation_of(word) + 1;
@@ -57,7 +57,21 @@ Result<MutexId> GlobalMutex::create(Instance& instance, std::uint32_t node) {
     }
   }
   return fail(ErrorCode::kNoSpace,
-              fmt::format("all {} mutexes of node {} are in use; destroy one", kMutexes, node));
+              fmt::format("all {} mutexes of node {} are in use; destroy one",
+                          kMutexes - kMaxComponents, node));
+}
+
+MutexId GlobalMutex::for_component(Instance& instance, std::uint32_t node,
+                                   std::uint32_t component) {
+  gsm::Segment& segment = instance.domain().segment(node);
+  MutexCell& cell = reinterpret_cast<MutexCell*>(segment.metadata() +
+                                                 instance.geometry().mutexes)[component];
+  std::uint64_t word = cell.identity.load(kAcquire);
+  if ((word & 0xff) != kInUse) {
+    cell.identity.compare_exchange_strong(word, identity(generation_of(word) + 1, kInUse), kAcqRel);
+    word = cell.identity.load(kAcquire);
+  }
+  return MutexId{node, segment.incarnation(), component, generation_of(word)};
 }
 
 void GlobalMutex::destroy(Instance& instance, const MutexId& id) {

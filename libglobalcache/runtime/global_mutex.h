@@ -52,6 +52,8 @@ class GlobalMutex {
  public:
   /// Make a mutex in the segment of `node`. kNoSpace: all slots are in use.
   static Result<MutexId> create(Instance& instance, std::uint32_t node);
+  /// The mutex that is reserved for a component: made, or adopted from a maker that died.
+  static MutexId for_component(Instance& instance, std::uint32_t node, std::uint32_t component);
   /// Later locks answer kInvalidId. Must be held by the caller's handle. Crash: either it exists or
   /// it does not.
   static void destroy(Instance& instance, const MutexId& id);

@@ -256,8 +256,10 @@ bool Instance::fold_statistics(const DeadInstance& dead) {
       const std::uint64_t active = sums.active.load(std::memory_order_acquire);
       const StatTotals::Copy& from = sums.copies[(active - 1) & 1];
       StatTotals::Copy& to = sums.copies[active & 1];
+      to.kinds = from.kinds;
+      StatTotals::Cells& cells = to.kinds[static_cast<unsigned>(server_kind(dead.slot->server))];
       for (unsigned i = 0; i < kStatCells; ++i) {
-        to.cells[i] = from.cells[i] + dead.slot->stats[i].load(std::memory_order_relaxed);
+        cells[i] += dead.slot->stats[i].load(std::memory_order_relaxed);
       }
       to.last_folded = dead.id.value;
       sums.active.store(3 - active, std::memory_order_release);
@@ -382,23 +384,6 @@ void Instance::publish_event(Event&& fields) {
 }
 
 void Instance::tick() { own_->heartbeat.fetch_add(1, std::memory_order_relaxed); }
-
-std::array<std::uint64_t, kStatCells> Instance::sum_stats() const {
-  std::array<std::uint64_t, kStatCells> sums{};
-  for (std::uint32_t node = 0; node < domain_.node_count(); ++node) {
-    const StatTotals& stats = totals(node);
-    const std::uint64_t active = stats.active.load(std::memory_order_acquire);
-    for (unsigned i = 0; i < kStatCells; ++i) sums[i] += stats.copies[(active - 1) & 1].cells[i];
-  }
-  for (std::uint32_t number = 0; number < slot_count_; ++number) {
-    const std::uint64_t word = control(number).state.load(std::memory_order_acquire);
-    if (StateWord::state(word) == InstanceState::kFree) continue;
-    for (unsigned i = 0; i < kStatCells; ++i) {
-      sums[i] += slot(number).stats[i].load(std::memory_order_relaxed);
-    }
-  }
-  return sums;
-}
 
 Instance::Op::Op(Instance& instance) : instance_(instance) {
   for (unsigned attempt = 0;; ++attempt) {

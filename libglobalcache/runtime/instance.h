@@ -151,14 +151,12 @@ class Instance {
   void add_stat(unsigned cell, std::uint64_t n) {
     own_->stats[cell].fetch_add(n, std::memory_order_relaxed);
   }
-  /// Totals of the dead and the living, per cell.
-  std::array<std::uint64_t, kStatCells> sum_stats() const;
+  StatTotals& totals(std::uint32_t node) const;
 
  private:
   Instance(gsm::Domain& domain, Liveness& liveness, JoinOptions options);
   void repair_locks(const DeadInstance& dead, RecoveryCounts& counts);
   bool fold_statistics(const DeadInstance& dead);
-  StatTotals& totals(std::uint32_t node) const;
 
   gsm::Domain& domain_;
   Liveness& liveness_;

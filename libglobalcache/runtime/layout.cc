@@ -1,7 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "libglobalcache/runtime/layout.h"
 
+#include <cstring>
+
 namespace mcs::runtime {
+
+ServerKind server_kind(const char* server) {
+  if (std::strncmp(server, "nginx", 5) == 0) return ServerKind::kNginx;
+  if (std::strncmp(server, "httpd", 5) == 0 || std::strncmp(server, "Apache", 6) == 0) {
+    return ServerKind::kHttpd;
+  }
+  return std::strncmp(server, "mcs-", 4) == 0 ? ServerKind::kTool : ServerKind::kOther;
+}
 
 RuntimeGeometry RuntimeGeometry::plan(std::uint64_t slots_per_node,
                                       std::uint64_t component_bytes) {

@@ -142,7 +142,8 @@ static_assert(sizeof(OpRecord) == 64);
 inline constexpr std::uint32_t kOpRecords = 32;
 inline constexpr std::uint32_t kHeldMutexes = 12;
 inline constexpr std::uint32_t kMaxComponents = 8;
-inline constexpr std::uint32_t kStatCells = 32;
+inline constexpr std::uint32_t kStatCells = 64;  // counters, then a histogram; statistics.h
+inline constexpr std::uint32_t kServerKinds = 4;
 inline constexpr std::uint32_t kSlotTag = 0x4d435334;
 
 /// One instance's own page(s).
@@ -164,13 +165,18 @@ struct alignas(gsm::kPageSize) Slot {
 };
 static_assert(sizeof(Slot) == gsm::kPageSize);
 
+/// Which server an instance belongs to, by the name it gave.
+enum class ServerKind : std::uint8_t { kNginx = 0, kHttpd = 1, kOther = 2, kTool = 3 };
+ServerKind server_kind(const char* server);
+
 /// Totals of instances that are gone; see statistics.h for the folding protocol.
 struct StatTotals {
   OwnerLock lock;
   Word active;  // 1 or 2: which copy counts
+  using Cells = std::array<std::uint64_t, kStatCells>;
   struct Copy {
     std::uint64_t last_folded;  // InstanceId
-    std::array<std::uint64_t, kStatCells> cells;
+    std::array<Cells, kServerKinds> kinds;
   };
   std::array<Copy, 2> copies;
 };
