@@ -35,7 +35,7 @@ extern "C" {
 
 /** Version of this interface: the major number changes when a caller must be compiled again. */
 #define MCS_API_VERSION_MAJOR 1
-#define MCS_API_VERSION_MINOR 0
+#define MCS_API_VERSION_MINOR 1
 
 /** (major << 16) | minor of the library in use. */
 MCS_API uint32_t mcs_api_version(void);
@@ -45,6 +45,12 @@ typedef struct mcs_str {
   const char *data;
   size_t size;
 } mcs_str;
+
+/** One header field line. */
+typedef struct mcs_field {
+  mcs_str name;
+  mcs_str value;
+} mcs_field;
 
 typedef enum mcs_status {
   MCS_OK = 0,
@@ -169,9 +175,16 @@ typedef enum mcs_outcome {
   MCS_DECLINED = 0, /**< not for the cache: the server handles the request as without it */
   MCS_RESPONSE,     /**< *response is filled in: send it, then mcs_response_release */
   MCS_FILE,         /**< send response->file_fd (the caller closes it), with response's fields */
-  MCS_WAIT          /**< ask again when callbacks.wake is called for the waiter, or after
+  MCS_WAIT,         /**< ask again when callbacks.wake is called for the waiter, or after
                          response->wait_ms at the latest (then pass last_try = 1) */
+  MCS_FORWARD,      /**< mcs_begin, mcs_resume: let the server fetch the response from the origin,
+                         with the edits of *response, and tell mcs_origin_response */
+  MCS_FOLLOW        /**< mcs_begin, mcs_resume: send response's status and fields now, and the body
+                         as mcs_follow_read gives it */
 } mcs_outcome;
+
+/** body_length of a response whose end is not known yet. */
+#define MCS_UNKNOWN_LENGTH UINT64_MAX
 
 /**
  * An answer. Everything it points to is either constant, in memory from the request's mcs_alloc,
@@ -190,6 +203,19 @@ typedef struct mcs_response {
   int file_fd;     /**< MCS_FILE: open for reading at offset 0; otherwise -1 */
   uint32_t wait_ms; /**< MCS_WAIT: the longest sensible wait, milliseconds */
   void *pin;        /**< internal */
+
+  /* Proxied responses only: zero for local files. */
+  const mcs_field *fields; /**< to send; without Content-Length and hop-by-hop fields, with Age,
+                                and Cache-Status if wanted. last_modified, etag and
+                                cache_status_field are among them and not to be sent again. */
+  size_t field_count;
+  int64_t age; /**< of the stored response, seconds; -1: it comes from the origin */
+  int refresh; /**< start an internal request with MCS_REQUEST_REFRESH (same target and fields) */
+  int fill;    /**< MCS_FORWARD: others may wait for this response; it may be stored */
+  const mcs_str *remove_fields; /**< MCS_FORWARD: names that must not go to the origin */
+  size_t remove_count;
+  const mcs_field *add_fields; /**< MCS_FORWARD: fields that must, after the removal */
+  size_t add_count;
 } mcs_response;
 
 /**
@@ -229,6 +255,183 @@ typedef struct mcs_static_request {
  */
 MCS_API mcs_outcome mcs_static_get(mcs_process *process, const mcs_static_request *request,
                                    mcs_response *response);
+
+/* ------------------------------------------------------------------ proxied responses
+ *
+ * One request is one transaction:
+ *
+ *   mcs_begin --> MCS_RESPONSE   send it; there is no transaction
+ *             --> MCS_DECLINED   serve without the cache; there is no transaction
+ *             --> MCS_WAIT       when woken, or after wait_ms with MCS_REQUEST_LAST_TRY: mcs_resume,
+ *                                which answers like mcs_begin
+ *             --> MCS_FOLLOW     send status and fields, then mcs_follow_read until its end
+ *             --> MCS_FORWARD    edit the request, let the server fetch the response, then
+ *                  mcs_origin_response --> MCS_PASS, MCS_STORE   send it on; each piece of the body
+ *                                                   to mcs_origin_body, its end to mcs_origin_end
+ *                                      --> MCS_REPLACE   send *reply; drop what the origin sends
+ *                                      --> MCS_RETRY     fetch again: mcs_retry
+ *                  mcs_origin_failed if there is no response
+ *   mcs_end     in every case in which there is a transaction, however the request ends
+ *
+ * What a transaction is given (fields, target, ...) must stay as it is until mcs_end. It belongs to
+ * one thread at a time. The core decides all of ranges, preconditions, HEAD and status: the server's
+ * own filters for these must leave such responses alone.
+ */
+
+/** mcs_request.flags */
+enum {
+  MCS_REQUEST_BYPASS = 1,   /**< do not answer from the cache; the response may be stored */
+  MCS_REQUEST_NO_STORE = 2, /**< do not store the response */
+  MCS_REQUEST_REFRESH = 4,  /**< internal: fetch what is stale, for nobody. MCS_DECLINED: somebody
+                                 else does it, or it is fresh by now. Never waits. */
+  MCS_REQUEST_NO_WAIT = 8,  /**< too many requests of this process wait already */
+  MCS_REQUEST_LAST_TRY = 16 /**< mcs_resume: the wait is over, do not answer MCS_WAIT */
+};
+
+typedef struct mcs_request {
+  const mcs_policy *policy;
+  mcs_str method;         /**< as received: "GET" */
+  mcs_str scheme;         /**< "http" or "https", of the client's connection */
+  mcs_str host;           /**< Host or :authority; may be empty with a key base */
+  mcs_str target;         /**< the request target byte for byte as received, with its query */
+  mcs_str key;            /**< size > 0: takes the place of scheme, host and target in the key */
+  mcs_str client_address; /**< "192.0.2.1" or "2001:db8::1": who may purge */
+  const mcs_field *fields; /**< as received */
+  size_t field_count;
+  unsigned flags;
+  void *waiter;    /**< names this request in callbacks.wake; NULL: calls block (bounded) where they
+                        would have answered MCS_WAIT or MCS_FOLLOW_WAIT. Processes that use
+                        mcs_wake_fd must have another thread that calls mcs_dispatch then. */
+  mcs_alloc alloc; /**< memory that lives as long as the request and its response */
+  void *alloc_context;
+} mcs_request;
+
+typedef struct mcs_transaction mcs_transaction;
+
+/**
+ * Look the request up. *transaction is NULL unless the outcome is MCS_WAIT, MCS_FORWARD or
+ * MCS_FOLLOW. Any method may be given: unsafe ones are forwarded and then invalidate what they
+ * change; PURGE is answered here if the policy allows it. A hit allocates nothing but through alloc.
+ */
+MCS_API mcs_outcome mcs_begin(mcs_process *process, const mcs_request *request,
+                              mcs_transaction **transaction, mcs_response *response);
+
+/** Ask again after MCS_WAIT. flags: those of the request, or MCS_REQUEST_LAST_TRY besides. */
+MCS_API mcs_outcome mcs_resume(mcs_transaction *transaction, unsigned flags,
+                               mcs_response *response);
+
+typedef enum mcs_verdict {
+  MCS_PASS = 0, /**< nothing is stored */
+  MCS_STORE,    /**< the body must go to mcs_origin_body and mcs_origin_end */
+  MCS_REPLACE,  /**< *reply is the whole response, as after MCS_RESPONSE; what the origin sent is
+                     dropped (its body need not be read) */
+  MCS_RETRY     /**< the origin's 304 does not fit what is stored: fetch again (mcs_retry). A server
+                     that cannot sends *reply, a 502. */
+} mcs_verdict;
+
+/**
+ * The origin's final status (not 1xx) and header section have arrived, before any filter changed
+ * them. MCS_PASS and MCS_STORE: if reply->status is 0, send the origin's status and fields, and
+ * reply->fields besides; otherwise send reply's status and fields instead (a 206, 304, ... made of
+ * the origin's response), body_length says how long the body will be, and of the origin's body only
+ * what mcs_origin_body tells. reply->cache_status is set in every case.
+ */
+MCS_API mcs_verdict mcs_origin_response(mcs_transaction *transaction, int status,
+                                        const mcs_field *fields, size_t field_count,
+                                        mcs_response *reply);
+
+/** A part of a buffer. */
+typedef struct mcs_slice {
+  size_t first;
+  size_t count;
+} mcs_slice;
+
+/**
+ * Bytes of the origin's body, in order, without transfer coding. *send (may be NULL): which of them
+ * go to the client. 0: nothing is stored (any more); further calls are needed for *send only, and
+ * only if reply->status was not 0. Followers receive the bytes at once.
+ */
+MCS_API int mcs_origin_body(mcs_transaction *transaction, const void *data, size_t size,
+                            mcs_slice *send);
+
+/**
+ * The body has ended. complete: the whole of it has arrived, as its framing says; anything else is
+ * never stored. 1: it is in the cache.
+ */
+MCS_API int mcs_origin_end(mcs_transaction *transaction, int complete);
+
+typedef enum mcs_failure {
+  MCS_FAILED_CONNECT = 0, /**< no connection, or it broke before the header section was complete */
+  MCS_FAILED_TIMEOUT,
+  MCS_FAILED_INVALID /**< what arrived is no HTTP response */
+} mcs_failure;
+
+/**
+ * There is no response. MCS_REPLACE: *reply is a stored one that may stand in for it; MCS_PASS: the
+ * server sends its own error. Nothing else but mcs_end may follow.
+ */
+MCS_API mcs_verdict mcs_origin_failed(mcs_transaction *transaction, mcs_failure failure,
+                                      mcs_response *reply);
+
+/** After MCS_RETRY: MCS_FORWARD with new edits. */
+MCS_API mcs_outcome mcs_retry(mcs_transaction *transaction, mcs_response *response);
+
+typedef enum mcs_follow {
+  MCS_FOLLOW_DATA = 0, /**< *got bytes were copied */
+  MCS_FOLLOW_WAIT,     /**< nothing there yet: call again when woken (no limit but the client's) */
+  MCS_FOLLOW_END,      /**< that was all of the body */
+  MCS_FOLLOW_BROKEN    /**< the fill has failed: mcs_follow_retry, or close the connection */
+} mcs_follow;
+
+/** Copy the next bytes of a body that is still arriving. */
+MCS_API mcs_follow mcs_follow_read(mcs_transaction *transaction, void *to, size_t size,
+                                   size_t *got);
+
+/**
+ * After MCS_FOLLOW_BROKEN: continue where the body broke off, from another fill of the same
+ * representation. MCS_FOLLOW: go on with mcs_follow_read. MCS_WAIT: call again when woken or after
+ * wait_ms; if response->refresh is set start an internal request for it first. MCS_DECLINED: there
+ * is nothing to continue with; close the connection without a regular end.
+ */
+MCS_API mcs_outcome mcs_follow_retry(mcs_transaction *transaction, mcs_response *response);
+
+/**
+ * The transaction is over. A fill that has not ended is given up, and whoever waits for it goes on
+ * by itself: a server that wants to finish it after its client left keeps the transaction. NULL is
+ * allowed. No pinned response of the transaction is released by this.
+ */
+MCS_API void mcs_end(mcs_transaction *transaction);
+
+/** The request's key for people and logs, without NUL. Returns its size; 0: it has no key. */
+MCS_API size_t mcs_request_key(const mcs_request *request, char *to, size_t size);
+
+/* ------------------------------------------------------------------ purging */
+
+typedef enum mcs_purge_kind {
+  MCS_PURGE_KEY = 1,      /**< one target, all its variants */
+  MCS_PURGE_PREFIX = 2,   /**< all targets of a site that begin with this */
+  MCS_PURGE_WILDCARD = 3, /**< all targets of a site that match; "*" stands for anything */
+  MCS_PURGE_TAG = 4,      /**< everything tagged so by Surrogate-Key or xkey */
+  MCS_PURGE_ALL = 5       /**< everything in the domain */
+} mcs_purge_kind;
+
+typedef struct mcs_purge_request {
+  mcs_purge_kind kind;
+  int soft;                 /**< mark stale instead of removing */
+  int local_files;          /**< key, prefix, wildcard: local files instead of proxied responses */
+  const mcs_policy *policy; /**< key base and query rules; NULL: none */
+  mcs_str scheme;           /**< of the site, if it has no key base */
+  mcs_str host;             /**< likewise. Prefix, wildcard: no key base and no host: any site */
+  mcs_str pattern;          /**< target, prefix, pattern or tag; unused by MCS_PURGE_ALL */
+} mcs_purge_request;
+
+/**
+ * Purge in all servers of the domain. When it returns no request that comes later receives what was
+ * stored or being fetched before. *purged (may be NULL): how many stored responses it met. Does not
+ * ask who is allowed to; PURGE requests do (mcs_begin).
+ */
+MCS_API mcs_status mcs_purge(mcs_process *process, const mcs_purge_request *request,
+                             uint64_t *purged, char *err, size_t errlen);
 
 #ifdef __cplusplus
 }
