@@ -2,6 +2,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "libglobalcache/cache/global_cache.h"
 
@@ -14,6 +15,9 @@ constexpr auto kRelease = std::memory_order_release;
 
 // Collected before the first write: head and body of an entry that is copied on hits.
 constexpr std::size_t kStageBytes = 64 * 1024;
+// What a body of unknown length gets at least when it grows, within these bounds.
+constexpr std::uint64_t kLeastGrowth = 8 * 1024;
+constexpr std::uint64_t kMostGrowth = kGroupBytes;
 
 }  // namespace
 
@@ -32,7 +36,7 @@ Fill& Fill::operator=(Fill&& other) noexcept {
     slot_ = other.slot_;
     key_ = std::move(other.key_);
     hash_ = other.hash_;
-    primary_bytes_ = other.primary_bytes_;
+    purges_seen_ = other.purges_seen_;
     head_bytes_ = other.head_bytes_;
     head_sum_ = other.head_sum_;
     expected_ = other.expected_;
@@ -43,16 +47,24 @@ Fill& Fill::operator=(Fill&& other) noexcept {
     extents_ = std::move(other.extents_);
     stage_ = std::move(other.stage_);
     body_sum_ = std::move(other.body_sum_);
+    head_ = std::move(other.head_);
     head_set_ = other.head_set_;
+    head_shown_ = other.head_shown_;
     failed_ = other.failed_;
   }
   return *this;
+}
+
+void Fill::rename(const Key& key) {
+  key_.assign(key.primary).append(key.variant);
+  descriptor_->sealed[kHash2Word].store(key.hash2, kRelease);
 }
 
 void Fill::set_head(std::span<const std::byte> head, std::optional<std::uint64_t> body_bytes) {
   const auto* key = reinterpret_cast<const std::byte*>(key_.data());
   stage_.assign(key, key + key_.size());
   stage_.insert(stage_.end(), head.begin(), head.end());
+  head_.assign(head.begin(), head.end());
   head_bytes_ = static_cast<std::uint32_t>(head.size());
   head_sum_ = static_cast<std::uint32_t>(XXH3_64bits(stage_.data(), stage_.size()));
   expected_ = body_bytes;
@@ -61,15 +73,18 @@ void Fill::set_head(std::span<const std::byte> head, std::optional<std::uint64_t
 
 Append Fill::append(std::span<const std::byte> bytes) {
   if (failed_ || !head_set_) return Append::kFailed;
-  body_bytes_ += bytes.size();
   const bool staged = stage_.size() + bytes.size() <= kStageBytes && written_ == 0;
   if (staged) {
     stage_.insert(stage_.end(), bytes.begin(), bytes.end());
+    body_bytes_ += bytes.size();
     return Append::kOk;
   }
   if (const Append answer = flush(); answer != Append::kOk) return answer;
   XXH3_64bits_update(&body_sum_->state, bytes.data(), bytes.size());
-  return write(bytes);
+  const Append answer = write(bytes);
+  // Counted only now: what is counted may be shown to followers.
+  if (answer == Append::kOk) body_bytes_ += bytes.size();
+  return answer;
 }
 
 Append Fill::flush() {
@@ -86,13 +101,27 @@ Append Fill::flush() {
     stage_.clear();
     answer = write(stage);
   }
-  if (answer == Append::kOk && body_bytes_ > reported_) {
-    // Followers read up to here; the low 44 bits never overflow (16 TiB).
-    const std::uint64_t word = descriptor_->progress.fetch_add(body_bytes_ - reported_, kRelease);
-    reported_ = body_bytes_;
-    cache_->wake_waiters(word);
+  if (answer != Append::kOk || (head_shown_ && body_bytes_ == reported_)) return answer;
+  if (!head_shown_) {
+    SealedFields fields;
+    fields.key_bytes = static_cast<std::uint32_t>(key_.size());
+    fields.head_bytes = head_bytes_;
+    fields.head_sum = head_sum_;
+    const auto words = std::bit_cast<std::array<std::uint64_t, kSealedWords>>(fields);
+    descriptor_->sealed[kSumsWord].store(words[kSumsWord], kRelaxed);
+    descriptor_->sealed[kLengthsWord].store(words[kLengthsWord], kRelease);
+    head_shown_ = true;
   }
+  // Followers read up to here; the low 44 bits never overflow (16 TiB).
+  const std::uint64_t word =
+      descriptor_->progress.fetch_add(body_bytes_ - reported_, std::memory_order_seq_cst);
+  reported_ = body_bytes_;
+  cache_->wake_waiters(word);
   return answer;
+}
+
+bool Fill::has_waiters() const {
+  return cache_ != nullptr && descriptor_->progress.load(std::memory_order_seq_cst) >> 44 != 0;
 }
 
 Append Fill::write(std::span<const std::byte> bytes) {
@@ -102,6 +131,8 @@ Append Fill::write(std::span<const std::byte> bytes) {
       // All of it at once, so that it lies together.
       const std::uint64_t total = key_.size() + head_bytes_ + *expected_;
       if (total > capacity_) more = std::max(more, total - capacity_);
+    } else if (body_sum_) {
+      more = std::max(more, std::clamp(written_ / 4, kLeastGrowth, kMostGrowth));
     }
     const std::size_t before = extents_.size();
     const SpaceAnswer answer = cache_->make_room(
@@ -171,6 +202,10 @@ bool Fill::commit(std::int64_t checked_ms) {
   }
   fields.meta_sum = meta_sum(fields, overflow, link_.version());
   d.checked.store(static_cast<std::uint64_t>(checked_ms), kRelaxed);
+  // The sums before the second hash, so that the fill is recognised as one until it is sealed.
+  const auto words = std::bit_cast<std::array<std::uint64_t, kSealedWords>>(fields);
+  d.sealed[kSumsWord].store(words[kSumsWord], kRelaxed);
+  std::atomic_thread_fence(kRelease);
   store_sealed(d, fields);
 
   const std::uint32_t owner = cache_->instance_.slot_number() + 1;
@@ -180,8 +215,10 @@ bool Fill::commit(std::int64_t checked_ms) {
     const bool ours = EntryWord::state(word) == EntryState::kFilling &&
                       EntryWord::version(word) == link_.version() &&
                       EntryWord::owner_plus_one(word) == owner;
-    const std::string_view primary(key_.data(), primary_bytes_);
-    if (!ours || cache_->purged_in_flight(primary)) {
+    // A purge counts up in the word each time, so none can pass between this look and the seal. What
+    // is not sealed stays readable for those who follow it already.
+    if (!ours || ((EntryWord::flags(word) & EntryWord::kPurgeCheck) != 0 &&
+                  cache_->purged_since(link_.segment(), purges_seen_, key_, head_))) {
       abort();
       return false;
     }

@@ -108,8 +108,26 @@ bool GlobalCache::load_hit(Link link, Descriptor& d, const Key& key, Hit& hit, F
   hit.pin = pin;
   hit.checked_ms = static_cast<std::int64_t>(d.checked.load(kRelaxed));
   hit.soft_purged = (EntryWord::flags(word) & EntryWord::kSoftPurged) != 0;
+  hit.overridden = (EntryWord::flags(word) & EntryWord::kOverridden) != 0;
   hit.head = std::span<const std::byte>(hit.head_copy).subspan(hit.fields.key_bytes);
   return true;
+}
+
+// Whether a fill in the chain of `key` is one that others who look for `key` should wait for.
+bool GlobalCache::fills(const Key& key, Link link, const Descriptor& d, std::uint64_t word) const {
+  if (EntryWord::state(word) != EntryState::kFilling ||
+      (EntryWord::flags(word) & EntryWord::kPassedOver) != 0) {
+    return false;
+  }
+  // A fill that is about to be sealed has overwritten its second hash; it ends in a moment.
+  if (d.sealed[kHash2Word].load(kAcquire) != key.hash2 &&
+      (d.sealed[kSumsWord].load(kAcquire) >> 32) == 0) {
+    return false;
+  }
+  if ((EntryWord::flags(word) & EntryWord::kPurgeCheck) == 0) return true;
+  const std::uint64_t began = d.checked.load(kAcquire);
+  return (began & kPurgeSequenceMark) != 0 &&
+         !purged_since(link.segment(), began & ~kPurgeSequenceMark, key.primary, {});
 }
 
 FindResult GlobalCache::find(const Key& key, Hit& hit) {
@@ -118,7 +136,7 @@ FindResult GlobalCache::find(const Key& key, Hit& hit) {
                                                 std::uint64_t word) {
     const EntryState state = EntryWord::state(word);
     if (state == EntryState::kFilling) {
-      if (seen.sealed[1].load(kRelaxed) == key.hash2) result.filling = link;
+      if (fills(key, link, seen, word)) result.filling = link;
       return false;
     }
     if (state != EntryState::kSealed) return false;
@@ -210,7 +228,13 @@ Begin GlobalCache::begin(const Key& key, Fill& fill, Link seen, bool insist) {
   Descriptor& d = *memory_.resolve(link);
   d.progress.store(0, kRelaxed);
   d.sealed[0].store(key.hash, kRelaxed);
-  d.sealed[1].store(key.hash2, kRelaxed);
+  d.sealed[kHash2Word].store(key.hash2, kRelaxed);
+  d.sealed[kLengthsWord].store(0, kRelaxed);
+  d.sealed[kSumsWord].store(0, kRelaxed);
+  // A purge that is not seen here sees the entry: it logs first and then looks.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  const std::uint64_t purges_seen = memory_.purge_log(link.segment()).next.load(kAcquire);
+  d.checked.store(kPurgeSequenceMark | purges_seen, kRelaxed);
 
   const auto give_up = [&] {
     // Never linked, no space: FREE again at once.
@@ -236,7 +260,7 @@ Begin GlobalCache::begin(const Key& key, Fill& fill, Link seen, bool insist) {
     bool other = false;
     index_.walk(key.hash, [&](Link found, const Descriptor& entry, std::uint64_t word) {
       const EntryState state = EntryWord::state(word);
-      other = (state == EntryState::kFilling && entry.sealed[1].load(kRelaxed) == key.hash2) ||
+      other = fills(key, found, entry, word) ||
               (state == EntryState::kSealed && !insist && !(found == seen));
       return other;
     });
@@ -252,7 +276,7 @@ Begin GlobalCache::begin(const Key& key, Fill& fill, Link seen, bool insist) {
   fill.descriptor_ = &d;
   fill.slot_ = slot;
   fill.key_.assign(key.primary).append(key.variant);
-  fill.primary_bytes_ = key.primary.size();
+  fill.purges_seen_ = purges_seen;
   fill.hash_ = key.hash;
   return Begin::kFilling;
 }
@@ -344,11 +368,47 @@ bool GlobalCache::retire_as(Link link, Descriptor& d, std::uint64_t expected) {
 bool GlobalCache::retire(Link link) {
   Descriptor* d = memory_.resolve(link);
   if (d == nullptr) return false;
-  const std::uint64_t word = d->state.load(kAcquire);
+  for (unsigned attempt = 0; attempt < 64; ++attempt) {
+    const std::uint64_t word = d->state.load(kAcquire);
+    if (EntryWord::state(word) != EntryState::kSealed ||
+        EntryWord::version(word) != link.version()) {
+      return false;
+    }
+    // Again if somebody sets a flag in between.
+    if (retire_as(link, *d, word)) return true;
+    if (d->state.load(kAcquire) == word) break;
+  }
+  return false;
+}
+
+// When limbo is full of what somebody still reads: whoever ticks next adopts it.
+bool GlobalCache::retire_as_orphan(Link link, Descriptor& d) {
+  std::uint64_t word = d.state.load(kAcquire);
   if (EntryWord::state(word) != EntryState::kSealed || EntryWord::version(word) != link.version()) {
     return false;
   }
-  return retire_as(link, *d, word);
+  memory_.state(link.segment()).orphans.fetch_add(1, kRelease);
+  while (EntryWord::state(word) == EntryState::kSealed &&
+         EntryWord::version(word) == link.version()) {
+    if (d.state.compare_exchange_weak(word,
+                                      EntryWord::make(link.version(), EntryState::kRetired, 0),
+                                      std::memory_order_seq_cst)) {
+      unlink(link, d);
+      return true;
+    }
+  }
+  return false;
+}
+
+bool GlobalCache::set_flag(Link link, std::uint64_t flag) {
+  Descriptor* d = memory_.resolve(link);
+  if (d == nullptr) return false;
+  std::uint64_t word = d->state.load(kAcquire);
+  while (EntryWord::state(word) == EntryState::kSealed &&
+         EntryWord::version(word) == link.version()) {
+    if (d->state.compare_exchange_weak(word, word | flag, std::memory_order_seq_cst)) return true;
+  }
+  return false;
 }
 
 // A fill that ends without an entry: ours (abort) or a dead instance's.

@@ -42,6 +42,7 @@ struct Hit {
   std::uint64_t overflow = Link::kEnd;
   std::int64_t checked_ms = 0;
   bool soft_purged = false;
+  bool overridden = false;
   int pin = -1;
   std::vector<Extent> extents;
   std::vector<std::byte> head_copy;  // key and head
@@ -88,12 +89,18 @@ class Fill {
 
   explicit operator bool() const { return cache_ != nullptr; }
 
+  /// File the entry under another variant of the same primary key, before set_head. Whoever looks
+  /// for that variant finds this fill from now on.
+  void rename(const Key& key);
   /// The head (any bytes) and, if known, the body's length in bytes, before the first append.
   void set_head(std::span<const std::byte> head, std::optional<std::uint64_t> body_bytes);
   /// Add to the body. Small bodies are collected and written with the head in one system call.
   Append append(std::span<const std::byte> bytes);
-  /// Make everything appended so far readable by followers.
+  /// Make the head and everything appended so far readable by followers, and wake those who wait.
   Append flush();
+  /// Somebody has announced to wait for this fill.
+  bool has_waiters() const;
+  std::uint64_t body_bytes() const { return body_bytes_; }
   /// Seal and publish; the older entry of the key is retired. checked_ms: wall clock. False: the
   /// entry is not in the cache (no space, purged or expelled meanwhile); the fill is over.
   bool commit(std::int64_t checked_ms);
@@ -110,7 +117,7 @@ class Fill {
   int slot_ = -1;
   std::string key_;
   std::uint64_t hash_ = 0;
-  std::size_t primary_bytes_ = 0;
+  std::uint64_t purges_seen_ = 0;  // sequence of the first purge that may concern this fill
   std::uint32_t head_bytes_ = 0;
   std::uint32_t head_sum_ = 0;
   std::optional<std::uint64_t> expected_;
@@ -120,16 +127,48 @@ class Fill {
   std::uint64_t reported_ = 0;   // body bytes told to followers
   std::vector<Extent> extents_;
   std::vector<std::byte> stage_;
+  std::vector<std::byte> head_;
   struct BodySum;
   struct BodySumDelete {
     void operator()(BodySum* sum) const;
   };
   std::unique_ptr<BodySum, BodySumDelete> body_sum_;
   bool head_set_ = false;
+  bool head_shown_ = false;
   bool failed_ = false;
 };
 
+/// An entry that is being filled by somebody, pinned, its head copied and verified.
+struct Follow {
+  Link link;
+  Descriptor* descriptor = nullptr;
+  int pin = -1;
+  std::uint32_t key_bytes = 0;
+  std::uint32_t head_bytes = 0;
+  std::vector<Extent> extents;
+  std::vector<std::byte> head_copy;  // key and head
+
+  std::string_view key() const {
+    return {reinterpret_cast<const char*>(head_copy.data()), key_bytes};
+  }
+  std::span<const std::byte> head() const {
+    return std::span<const std::byte>(head_copy).subspan(key_bytes);
+  }
+};
+
+enum class Following {
+  kNoHead,    // nothing to read yet
+  kArriving,  // more may come
+  kComplete,  // all of the body is there and will stay so while it is pinned
+  kBroken     // the fill was given up, or its memory is lost
+};
+
 enum class PurgeKind : std::uint32_t { kKey = 1, kPrefix = 2, kWildcard = 3, kTag = 4, kAll = 5 };
+
+/// Whether a purge meets an entry: its whole key, and its head, empty if that is not known yet (then
+/// "maybe" is true). The same function in every process of a domain. Any thread; must not throw.
+using PurgeMatcher = bool (*)(PurgeKind kind, std::string_view pattern, std::string_view whole_key,
+                              std::span<const std::byte> head);
 
 /// Bodies up to this size are copied, verified and released; larger ones are sent pinned. Bytes.
 inline constexpr std::uint64_t kCopyLimit = 16384;
@@ -203,17 +242,35 @@ class GlobalCache final : public runtime::RecoverySteps {
   /// Register interest in a fill; afterwards look again before waiting.
   void announce_wait(Link filling);
   bool still_filling(Link filling) const;
+  /// How far a fill has come: grows when its head and when bytes of its body can be read. 0: nothing
+  /// can be read yet; all ones: it has ended.
+  std::uint64_t fill_progress(Link filling) const;
+  /// The fill has been silent for too long: from now on somebody else may fill the key besides.
+  void pass_over(Link filling);
+
+  /// Pin a fill in progress and copy its head. kNoHead, kBroken: `follow` is not pinned.
+  Following follow(Link filling, Follow& follow);
+  /// Where it stands; `bytes`: how many of its body can be read, all of them if kComplete.
+  Following follow_state(const Follow& follow, std::uint64_t& bytes) const;
+  /// Copy `n` bytes of the body from `offset`, which follow_state said can be read; false: lost.
+  bool follow_read(Follow& follow, std::uint64_t offset, void* to, std::size_t n) const;
+  /// kComplete: the body's checksum as it was stored.
+  std::uint64_t follow_sum(const Follow& follow) const;
+  void release(Follow& follow);
 
   /// Retire the sealed entry (evict, purge, replace). False: it is not there any more, or nothing
   /// can be retired now.
   bool retire(Link link);
 
-  /// Retire everything the pattern matches, also what is being filled now. Returns how many.
-  /// `matches` is asked for each entry's whole key, the length of its primary part and its head;
-  /// `pattern` is what fills in flight compare their primary key with (kTag: every fill in flight
-  /// counts as matching).
-  using Match = std::function<bool(std::string_view key, std::span<const std::byte> head)>;
-  std::uint64_t purge(PurgeKind kind, std::string_view pattern, const Match& matches);
+  /// Set a sealed entry's flag kSoftPurged or kOverridden. False: it is not sealed any more.
+  bool set_flag(Link link, std::uint64_t flag);
+
+  /// Before the instance becomes active. Without a matcher only keys are told apart.
+  void set_purge_matcher(PurgeMatcher matcher) { purge_matcher_ = matcher; }
+  /// Retire everything the pattern matches, and let nothing that is being filled now and matches be
+  /// stored. `soft`: mark sealed entries instead. kKey: `pattern` is a primary key. Returns how many
+  /// sealed entries it met.
+  std::uint64_t purge(PurgeKind kind, std::string_view pattern, bool soft = false);
 
   /// Free what is retired and unpinned. Returns units freed.
   std::uint64_t reclaim();
@@ -245,11 +302,16 @@ class GlobalCache final : public runtime::RecoverySteps {
   SpaceAnswer make_room(Link entry, Descriptor& d, std::uint64_t units, std::vector<Extent>& out);
   bool unlink(Link link, Descriptor& d);
   bool retire_as(Link link, Descriptor& d, std::uint64_t expected);
+  bool retire_as_orphan(Link link, Descriptor& d);
   void wake_waiters(std::uint64_t progress);
   void retire_duplicates(Link keep, std::uint64_t hash, std::string_view whole_key);
   void retire_filling(Link link, Descriptor& d, std::uint64_t owner_plus_one);
   void adopt_orphans(std::uint32_t segment);
-  bool purged_in_flight(std::string_view primary) const;
+  bool fills(const Key& key, Link link, const Descriptor& d, std::uint64_t word) const;
+  bool purge_matches(PurgeKind kind, std::string_view pattern, std::string_view whole_key,
+                     std::span<const std::byte> head) const;
+  bool purged_since(std::uint32_t segment, std::uint64_t sequence, std::string_view whole_key,
+                    std::span<const std::byte> head) const;
 
   Memory memory_;
   runtime::Instance& instance_;
@@ -258,6 +320,7 @@ class GlobalCache final : public runtime::RecoverySteps {
   Index index_;
   CacheArea& area_;
   std::function<void(std::uint32_t)> wake_;
+  PurgeMatcher purge_matcher_ = nullptr;
   std::uint64_t seed_;
   // Which fills[] and limbo[] words are in use; private to the process.
   BitPool<kFills> fills_used_;

@@ -11,7 +11,7 @@ namespace mcs::cache {
 namespace {
 
 // Raise when the meaning of a shared word changes although no size or offset does.
-constexpr std::uint64_t kLayoutVersion = 1;
+constexpr std::uint64_t kLayoutVersion = 2;
 
 }  // namespace
 

@@ -16,6 +16,9 @@
 //                           when a recoverer takes over
 //     RETIRED -> FREE       its owner, when unlinked, unpinned and all extents are free
 //   Descriptor.progress     filler (fetch_add), waiters (fetch_or)
+//   lengths, head_sum       filler                       before the first progress that followers see:
+//                                                        key_bytes != 0 says that the head is there
+//   Descriptor.checked      filler (FILLING): where in the purge log it began
 //   Descriptor.next         holder of the bucket's lock   one store links or unlinks
 //   Bucket.head             holder of the bucket's lock   one store
 //   sealed fields           filler, before SEALED         covered by meta_sum
@@ -81,8 +84,10 @@ enum class EntryState : std::uint8_t {
 /// Descriptor.state: [version 22 | state 4 | owner slot + 1: 16 | cursor 18 | flags 4].
 struct EntryWord {
   static constexpr std::uint64_t kUnlinked = 1;      // RETIRED: no longer in its chain
-  static constexpr std::uint64_t kPurgeCheck = 2;    // FILLING: a purge ran since the fill began
+  static constexpr std::uint64_t kPurgeCheck = 2;    // FILLING: purges ran since; cursor counts them
   static constexpr std::uint64_t kSoftPurged = 4;    // SEALED: to be treated as stale
+  static constexpr std::uint64_t kPassedOver = 8;    // FILLING: silent too long, others may fill too
+  static constexpr std::uint64_t kOverridden = 8;    // SEALED: another entry may hold a newer head
   static constexpr std::uint64_t kMaxCursor = (1ULL << 18) - 1;
 
   static std::uint64_t make(std::uint64_t version, EntryState state, std::uint32_t owner_plus_one,
@@ -132,13 +137,19 @@ struct SealedFields {
 static_assert(sizeof(SealedFields) == 56);
 
 inline constexpr std::size_t kSealedWords = sizeof(SealedFields) / sizeof(Word);
-inline constexpr std::size_t kCountWord = 2;   // SealedFields word with extent_count
-inline constexpr std::size_t kExtentWord = 4;  // SealedFields word of extents[0]
+inline constexpr std::size_t kHash2Word = 1;    // FILLING: the key's second hash
+inline constexpr std::size_t kCountWord = 2;    // SealedFields word with extent_count
+inline constexpr std::size_t kLengthsWord = 3;  // SealedFields word with key_bytes and head_bytes
+inline constexpr std::size_t kExtentWord = 4;   // SealedFields word of extents[0]
+inline constexpr std::size_t kSumsWord = 6;     // SealedFields word with head_sum and meta_sum
+/// Descriptor.checked while FILLING: this bit and the sequence of the next purge when it began.
+inline constexpr std::uint64_t kPurgeSequenceMark = 1ULL << 63;
 
 struct alignas(32) Descriptor {
   Word state;
   Word next;      // Link
-  Word checked;   // SEALED: wall clock ms of the last time the entry was known to be current
+  Word checked;   // SEALED: wall clock ms of the last time the entry was known to be current, or
+                  // whatever number its owner keeps there; FILLING: kPurgeSequenceMark | sequence
   Word progress;  // FILLING: [bytes of the body in place 44 | waiters 20: bit slot % 20]
   Word overflow;  // Link to the first Overflow; extents beyond two
   std::array<Word, kSealedWords> sealed;  // SealedFields; FILLING: word 1 is the key's second hash
@@ -189,18 +200,19 @@ struct CacheArea {
   std::array<Word, kLimbo> limbo;  // Link of a descriptor that is, or was about to be, retired
 };
 
-/// Log of purges, one ring per segment. A fill that began before a purge checks it before sealing.
+/// Log of purges, one ring per segment. A fill reads the log of its descriptor's segment, from the
+/// record that was next when it began. Records are read and written word by word; a reader that does
+/// not meet the sequence it looks for, before and after, counts as matched.
 inline constexpr std::uint32_t kPurgeRecords = 64;
 inline constexpr std::uint32_t kPurgePattern = 208;
 struct alignas(64) PurgeRecord {
-  Word sequence;  // stored last; 0 = being written
-  std::uint32_t kind;
-  std::uint32_t length;  // > kPurgePattern: too long to keep, matches everything in flight
-  char pattern[kPurgePattern];
+  Word sequence;         // stored last; 0 = being written
+  Word kind_and_length;  // length in the high half; > kPurgePattern: too long to keep, matches all
+  std::array<Word, kPurgePattern / sizeof(Word)> pattern;
 };
 static_assert(sizeof(PurgeRecord) == 256);
 struct PurgeLog {
-  Word next;
+  Word next;  // sequence of the next record, from 1
   std::uint64_t unused[7];
   std::array<PurgeRecord, kPurgeRecords> records;
 };

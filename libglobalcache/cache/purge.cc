@@ -3,8 +3,6 @@
 // every matching sealed entry retired, then the caller acknowledges. A fill that began before the
 // purge finds its flag when it tries to seal (the CAS compares the whole state word) and then
 // compares its key with the log.
-#include <fnmatch.h>
-
 #include <algorithm>
 #include <cstring>
 
@@ -13,54 +11,66 @@
 namespace mcs::cache {
 namespace {
 
+constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr auto kAcquire = std::memory_order_acquire;
 constexpr auto kRelease = std::memory_order_release;
 
-bool pattern_matches(PurgeKind kind, std::string_view pattern, std::string_view primary) {
-  switch (kind) {
-    case PurgeKind::kKey:
-      return primary == pattern;
-    case PurgeKind::kPrefix:
-      return primary.substr(0, pattern.size()) == pattern;
-    case PurgeKind::kWildcard:
-      return ::fnmatch(std::string(pattern).c_str(), std::string(primary).c_str(), 0) == 0;
-    case PurgeKind::kTag:
-    case PurgeKind::kAll:
-      break;
+void write_record(PurgeRecord& record, std::uint64_t sequence, PurgeKind kind,
+                  std::string_view pattern) {
+  const std::size_t length = pattern.size() > kPurgePattern ? kPurgePattern + 1 : pattern.size();
+  record.sequence.store(0, kRelaxed);
+  std::atomic_thread_fence(kRelease);
+  record.kind_and_length.store((static_cast<std::uint64_t>(length) << 32) |
+                                   static_cast<std::uint64_t>(kind), kRelaxed);
+  for (std::size_t at = 0; at < pattern.size() && at < kPurgePattern; at += sizeof(Word)) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, pattern.data() + at, std::min(sizeof word, pattern.size() - at));
+    record.pattern[at / sizeof(Word)].store(word, kRelaxed);
   }
-  return true;
+  record.sequence.store(sequence, kRelease);
 }
 
 }  // namespace
 
-bool GlobalCache::purged_in_flight(std::string_view primary) const {
-  for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
-    if (memory_.lost(segment)) continue;
-    for (const PurgeRecord& record : memory_.purge_log(segment).records) {
-      const std::uint64_t sequence = record.sequence.load(kAcquire);
-      if (sequence == 0 && record.kind == 0) continue;  // never used
-      if (sequence == 0 || record.length > kPurgePattern) return true;
-      if (pattern_matches(static_cast<PurgeKind>(record.kind),
-                          std::string_view(record.pattern, record.length), primary)) {
-        return true;
-      }
+bool GlobalCache::purge_matches(PurgeKind kind, std::string_view pattern,
+                                std::string_view whole_key,
+                                std::span<const std::byte> head) const {
+  if (kind == PurgeKind::kAll) return true;
+  if (purge_matcher_ != nullptr) return purge_matcher_(kind, pattern, whole_key, head);
+  return kind != PurgeKind::kKey || whole_key.substr(0, pattern.size()) == pattern;
+}
+
+// Whether a purge from `sequence` on concerns what is being filled.
+bool GlobalCache::purged_since(std::uint32_t segment, std::uint64_t sequence,
+                               std::string_view whole_key,
+                               std::span<const std::byte> head) const {
+  const PurgeLog& log = memory_.purge_log(segment);
+  const std::uint64_t end = log.next.load(std::memory_order_seq_cst);
+  if (memory_.lost(segment) || end - sequence > kPurgeRecords) return true;
+  for (; sequence != end; ++sequence) {
+    const PurgeRecord& record = log.records[sequence % kPurgeRecords];
+    if (record.sequence.load(kAcquire) != sequence) return true;
+    const std::uint64_t kind_and_length = record.kind_and_length.load(kRelaxed);
+    const std::uint64_t length = kind_and_length >> 32;
+    std::array<std::uint64_t, kPurgePattern / sizeof(Word)> words;
+    for (std::size_t i = 0; i < words.size(); ++i) words[i] = record.pattern[i].load(kRelaxed);
+    std::atomic_thread_fence(kAcquire);
+    if (record.sequence.load(kRelaxed) != sequence || length > kPurgePattern) return true;
+    const auto kind = static_cast<PurgeKind>(kind_and_length & 0xffffffff);
+    if (purge_matches(kind, {reinterpret_cast<const char*>(words.data()), length}, whole_key,
+                      head)) {
+      return true;
     }
   }
   return false;
 }
 
-std::uint64_t GlobalCache::purge(PurgeKind kind, std::string_view pattern, const Match& matches) {
+std::uint64_t GlobalCache::purge(PurgeKind kind, std::string_view pattern, bool soft) {
   for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
     if (memory_.lost(segment)) continue;
     PurgeLog& log = memory_.purge_log(segment);
-    const std::uint64_t sequence = log.next.fetch_add(1, std::memory_order_acq_rel);
-    PurgeRecord& record = log.records[sequence % kPurgeRecords];
-    record.sequence.store(0, kRelease);
-    record.kind = static_cast<std::uint32_t>(kind);
-    record.length = static_cast<std::uint32_t>(
-        pattern.size() > kPurgePattern ? kPurgePattern + 1 : pattern.size());
-    std::memcpy(record.pattern, pattern.data(), std::min<std::size_t>(pattern.size(), kPurgePattern));
-    record.sequence.store(sequence, kRelease);
+    const std::uint64_t sequence = log.next.fetch_add(1, std::memory_order_seq_cst);
+    write_record(log.records[sequence % kPurgeRecords], sequence, kind, pattern);
   }
   std::uint64_t purged = 0;
   std::vector<Extent> extents;
@@ -69,10 +79,12 @@ std::uint64_t GlobalCache::purge(PurgeKind kind, std::string_view pattern, const
     std::uint64_t word = d.state.load(std::memory_order_seq_cst);
     while (EntryWord::state(word) == EntryState::kFilling &&
            EntryWord::version(word) == link.version()) {
-      if (d.state.compare_exchange_weak(word, word | EntryWord::kPurgeCheck,
-                                        std::memory_order_seq_cst)) {
-        return;
-      }
+      // Another word each time, so that no look at the log holds for longer than until now.
+      const std::uint64_t flagged = EntryWord::make(
+          link.version(), EntryState::kFilling, EntryWord::owner_plus_one(word),
+          (EntryWord::cursor(word) + 1) & EntryWord::kMaxCursor,
+          EntryWord::flags(word) | EntryWord::kPurgeCheck);
+      if (d.state.compare_exchange_weak(word, flagged, std::memory_order_seq_cst)) return;
     }
     if (EntryWord::state(word) != EntryState::kSealed ||
         EntryWord::version(word) != link.version()) {
@@ -91,30 +103,38 @@ std::uint64_t GlobalCache::purge(PurgeKind kind, std::string_view pattern, const
       // What cannot be read any more is not worth keeping either.
       hit = !space_.extents(fields, d.overflow.load(kAcquire), true, extents) ||
             !read_head(fields, extents, head) ||
-            matches({reinterpret_cast<const char*>(head.data()), fields.key_bytes},
-                    std::span<const std::byte>(head).subspan(fields.key_bytes));
+            purge_matches(kind, pattern,
+                          {reinterpret_cast<const char*>(head.data()), fields.key_bytes},
+                          std::span<const std::byte>(head).subspan(fields.key_bytes));
       if (pin >= 0) pins_.unpin(pin);
     }
-    if (hit && retire(link)) ++purged;
+    if (!hit) return;
+    const bool met = soft ? set_flag(link, EntryWord::kSoftPurged)
+                          : retire(link) || retire_as_orphan(link, d);
+    if (met) ++purged;
   };
   if (kind == PurgeKind::kKey) {
     const Key key = make_key(pattern);
     std::vector<Link> chain;
-    index_.walk(key.hash, [&](Link link, const Descriptor&, std::uint64_t) {
+    const WalkEnd end = index_.walk(key.hash, [&](Link link, const Descriptor&, std::uint64_t) {
       chain.push_back(link);
       return chain.size() > Index::kMaxChain;
     });
     for (const Link link : chain) {
       if (Descriptor* d = memory_.resolve(link); d != nullptr) consider(link, *d);
     }
-  } else {
-    for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
-      if (memory_.lost(segment)) continue;
-      for (std::uint64_t i = 0; i < memory_.geometry().descriptors; ++i) {
-        if (memory_.clock_byte(segment, i) == 0) continue;
-        Descriptor& d = memory_.descriptor(segment, i);
-        consider(memory_.link_to(segment, i, EntryWord::version(d.state.load(kAcquire))), d);
-      }
+    if (end == WalkEnd::kEnd) {
+      reclaim();
+      return purged;
+    }
+    // A chain that keeps changing or is damaged may hide something: look at everything.
+  }
+  for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
+    if (memory_.lost(segment)) continue;
+    for (std::uint64_t i = 0; i < memory_.geometry().descriptors; ++i) {
+      if (memory_.clock_byte(segment, i) == 0) continue;
+      Descriptor& d = memory_.descriptor(segment, i);
+      consider(memory_.link_to(segment, i, EntryWord::version(d.state.load(kAcquire))), d);
     }
   }
   reclaim();
