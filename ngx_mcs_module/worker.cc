@@ -63,12 +63,9 @@ void join() noexcept {
   }
   // A channel, like the one to the master: it keeps no worker from exiting.
   if (ngx_add_channel_event(cycle, mcs_wake_fd(process), NGX_READ_EVENT, dispatch) != NGX_OK) {
-    ngx_log_error(NGX_LOG_ERR, cycle->log, 0,
-                  "mcs: serving without the cache: no connection left for its wake descriptor, "
-                  "raise worker_connections");
-    mcs_leave(process);
-    join_failed = true;
-    return;
+    ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
+                  "mcs: requests that wait for another's fill wait longer than they need: their "
+                  "wake descriptor cannot be watched, is worker_connections too low?");
   }
   if (join_failed) {
     ngx_log_error(NGX_LOG_NOTICE, cycle->log, 0, "mcs: joined domain \"%s\" at last",

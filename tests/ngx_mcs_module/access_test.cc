@@ -7,10 +7,12 @@ namespace {
 
 class NginxAccessTest : public NginxTest {
  protected:
-  NginxAccessTest() {
+  static void SetUpTestSuite() {
     write("a.txt", "secret\n");
-    // user:pass
     write("users", "user:{PLAIN}pass\n");
+    const auto closed = write("closed.txt", "closed\n");
+    std::filesystem::permissions(closed, std::filesystem::perms::none);
+    wait_until_trusted();
   }
   // A location over the same files and the same key base, so that its files are in the cache.
   void add_location(const std::string& prefix, const std::string& rules) {
@@ -89,8 +91,6 @@ TEST_F(NginxAccessTest, SubrequestDecides) {
 }
 
 TEST_F(NginxAccessTest, FileThatMayNotBeRead) {
-  const auto path = write("closed.txt", "closed\n");
-  std::filesystem::permissions(path, std::filesystem::perms::none);
   start();
   if (geteuid() == 0) {  // otherwise the workers own the file
     EXPECT_EQ(get("/closed.txt").status, 403);

@@ -8,9 +8,21 @@ namespace {
 
 class NginxKeysTest : public NginxTest {
  protected:
-  NginxKeysTest() : other_("mcs-other"), second_port_(free_port()) {
+  static void SetUpTestSuite() {
     write("a.txt", "root a\n");
-    write(other_.path() / "a.txt", "other a\n");
+    write("d/b.txt", "b\n");
+    write("same.txt", "same\n");
+    write("one.test/x.txt", "one\n");
+    write("two.test/x.txt", "two\n");
+    write(other() / "a.txt", "other a\n");
+    write(other() / "b.txt", "other b\n");
+    write(other() / "same.txt", "same\n");
+    write(other() / "sub/a.txt", "other sub a\n");
+    write(other() / "suba.txt", "glued\n");
+    wait_until_trusted();
+  }
+
+  NginxKeysTest() : second_port_(free_port()) {
     options().mcs->status_header = false;
     set_location_lines("");
     options().http_extra =
@@ -20,20 +32,18 @@ class NginxKeysTest : public NginxTest {
   }
   void add_second_server(const std::string& lines) {
     options().http_extra += "server { listen 127.0.0.1:" + std::to_string(second_port_) +
-                            "; root " + other_.path().string() + ";\n" + lines + "}\n";
+                            "; root " + other().string() + ";\n" + lines + "}\n";
   }
   std::string second_url(const std::string& path) const {
     return "http://127.0.0.1:" + std::to_string(second_port_) + path;
   }
   std::string key(const std::string& path) { return get(path).header("X-Key"); }
 
-  TempDir other_;
   int second_port_;
 };
 
 TEST_F(NginxKeysTest, NamedKeyBaseAndPathBelowTheRoot) {
   options().server_extra = "mcs_cache_key_base site;\n";
-  write("d/b.txt", "b\n");
   start();
   EXPECT_EQ(key("/a.txt"), "site/a.txt");
   EXPECT_EQ(key("/d/b.txt?x=1"), "site/d/b.txt");
@@ -59,28 +69,27 @@ TEST_F(NginxKeysTest, ServersWithoutANameShareNothing) {
 }
 
 TEST_F(NginxKeysTest, ServersOfOneNameShare) {
-  write(other_.path() / "a.txt", "root a\n");
   options().server_extra = "mcs_cache_key_base site;\n";
   add_second_server("mcs_cache_key_base site;\n");
   start();
-  EXPECT_EQ(get("/a.txt").cache_status(), "MISS");
-  EXPECT_EQ(get(second_url("/a.txt")).cache_status(), "HIT");
+  EXPECT_EQ(get("/same.txt").cache_status(), "MISS");
+  EXPECT_EQ(get(second_url("/same.txt")).cache_status(), "HIT");
 }
 
 TEST_F(NginxKeysTest, AliasBelowANamedServerHasEntriesOfItsOwn) {
   options().server_extra =
       "mcs_cache_key_base site;\n"
       "location /i/ { alias " +
-      other_.path().string() +
+      other().string() +
       "/; }\n"
       "location /j { alias " +
-      other_.path().string() + "; }\n";
+      other().string() + "; }\n";
   start();
   EXPECT_EQ(get_hit("/a.txt").body, "root a\n");
   EXPECT_EQ(get_hit("/i/a.txt").body, "other a\n");
   // The same directory by another name is the same file.
   EXPECT_EQ(get("/j/a.txt").cache_status(), "HIT");
-  EXPECT_EQ(key("/i/a.txt"), "site:" + other_.path().string() + "/a.txt");
+  EXPECT_EQ(key("/i/a.txt"), "site:" + other().string() + "/a.txt");
 }
 
 TEST_F(NginxKeysTest, AliasOfTheServersRootIsTheServersFiles) {
@@ -95,33 +104,29 @@ TEST_F(NginxKeysTest, AliasOfTheServersRootIsTheServersFiles) {
 TEST_F(NginxKeysTest, AliasNamedForAnotherSiteSharesItsEntries) {
   add_second_server("mcs_cache_key_base second;\n");
   options().server_extra =
-      "location /i/ { alias " + other_.path().string() + "/; mcs_cache_key_base second; }\n";
+      "location /i/ { alias " + other().string() + "/; mcs_cache_key_base second; }\n";
   start();
   EXPECT_EQ(get(second_url("/a.txt")).cache_status(), "MISS");
   EXPECT_EQ(get("/i/a.txt").cache_status(), "HIT");
 }
 
 TEST_F(NginxKeysTest, AliasOfOneFile) {
-  options().server_extra =
-      "location = /fav { alias " + (other_.path() / "a.txt").string() + "; }\n";
+  options().server_extra = "location = /fav { alias " + (other() / "a.txt").string() + "; }\n";
   start();
   EXPECT_EQ(get_hit("/fav").body, "other a\n");
 }
 
 TEST_F(NginxKeysTest, AliasThatGluesNamesTogetherIsNotCached) {
-  // /ia.txt becomes <other>a.txt: a file beside the alias, not below it.
-  write(other_.path().string() + "a.txt", "glued\n");
-  options().server_extra = "location /i { alias " + other_.path().string() + "; }\n";
+  // /ia.txt becomes <other>/suba.txt: a file beside the alias, not below it.
+  options().server_extra = "location /i { alias " + other().string() + "/sub; }\n";
   start();
+  EXPECT_EQ(get_hit("/i/a.txt").body, "other sub a\n");
   const HttpResponse response = get("/ia.txt");
   EXPECT_EQ(response.body, "glued\n");
   EXPECT_EQ(response.cache_status(), "");
-  std::filesystem::remove(other_.path().string() + "a.txt");
 }
 
 TEST_F(NginxKeysTest, VariableRootKeepsHostsApart) {
-  write("one.test/x.txt", "one\n");
-  write("two.test/x.txt", "two\n");
   options().server_extra =
       "mcs_cache_key_base site;\n"
       "location = /x.txt { root " +
@@ -132,8 +137,7 @@ TEST_F(NginxKeysTest, VariableRootKeepsHostsApart) {
 }
 
 TEST_F(NginxKeysTest, RegularExpressionAlias) {
-  write(other_.path() / "b.txt", "other b\n");
-  options().server_extra = "location ~ ^/re/(.*)$ { alias " + other_.path().string() + "/$1; }\n";
+  options().server_extra = "location ~ ^/re/(.*)$ { alias " + other().string() + "/$1; }\n";
   start();
   EXPECT_EQ(get_hit("/re/a.txt").body, "other a\n");
   EXPECT_EQ(get_hit("/re/b.txt").body, "other b\n");

@@ -13,11 +13,16 @@ namespace {
 
 using testing::HasSubstr;
 
+constexpr size_t kLarge = 6'000'000;
 constexpr std::chrono::seconds kLongEnough{20};
 
 class NginxLifecycleTest : public NginxTest {
  protected:
-  NginxLifecycleTest() { write("a.txt", "hello\n"); }
+  static void SetUpTestSuite() {
+    write("a.txt", "hello\n");
+    write("large.txt", text_of_size(kLarge));
+    wait_until_trusted();
+  }
   void expect_warm() { EXPECT_EQ(get("/a.txt").cache_status(), "HIT"); }
   // Until no worker of before is left: they serve their last connections by the old rules.
   void reload() {
@@ -55,8 +60,7 @@ TEST_F(NginxLifecycleTest, ReloadToOtherRules) {
 }
 
 TEST_F(NginxLifecycleTest, ReloadLetsADownloadFinish) {
-  const std::string large = text_of_size(8'000'000);
-  write("large.txt", large);
+  const std::string large = text_of_size(kLarge);
   start();
   get_hit("/large.txt");
   auto connection = RawConnection::open(server_.port());

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/ngx_mcs_module/nginx_fixture.h"
 
-#include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
+#include <ctime>
 #include <random>
 #include <sstream>
 
@@ -26,12 +25,23 @@ NginxOptions default_options(const fs::path& root, const fs::path& domain_direct
   return options;
 }
 
+timespec last_change = {};
+
 }  // namespace
 
 NginxTest::NginxTest()
-    : root_("mcs-www"),
-      domain_directory_("/dev/shm", "mcs-nginx-test"),
-      server_(default_options(root_.path(), domain_directory_.path())) {}
+    : domain_directory_("/dev/shm", "mcs-nginx-test"),
+      server_(default_options(root(), domain_directory_.path())) {}
+
+const fs::path& NginxTest::root() {
+  static const TempDir directory("mcs-www");
+  return directory.path();
+}
+
+const fs::path& NginxTest::other() {
+  static const TempDir directory("mcs-other");
+  return directory.path();
+}
 
 void NginxTest::TearDown() {
   if (server_.running()) {
@@ -63,10 +73,20 @@ fs::path NginxTest::write(const fs::path& file, const std::string& text) {
   const fs::path path = root() / file;
   const auto written = write_file(path, text);
   EXPECT_TRUE(written) << written.error().message;
-  const timespec old = {1'700'000'000, 0};
-  const timespec times[2] = {old, old};
-  EXPECT_EQ(utimensat(AT_FDCWD, path.c_str(), times, 0), 0);
+  struct stat info = {};
+  EXPECT_EQ(stat(path.c_str(), &info), 0);
+  last_change = info.st_ctim;
   return path;
+}
+
+void NginxTest::wait_until_trusted() {
+  constexpr int kTrustedAfter = 2;  // seconds, as docs/ tells
+  const auto trusted = [] {
+    timespec now = {};
+    clock_gettime(CLOCK_REALTIME, &now);
+    return now.tv_sec - last_change.tv_sec > kTrustedAfter;
+  };
+  ASSERT_TRUE(wait_until(trusted, std::chrono::seconds(10)));
 }
 
 std::string NginxTest::text_of_size(size_t size, unsigned seed) {

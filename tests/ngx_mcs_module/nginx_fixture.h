@@ -14,31 +14,34 @@
 
 namespace mcs::loadtest {
 
-// One nginx with the module, one worker, a document root and a domain of its own. Files are old
-// enough to be cached at once. At the end the error log must tell of no crash and no leak.
+// One nginx with the module, one worker and a domain of its own. All tests of a program serve the
+// same files, written once, because the cache trusts no file that has just been changed. At the end
+// the error log must tell of no crash and no leak.
 class NginxTest : public testing::Test {
  protected:
   NginxTest();
   void TearDown() override;
+  // For SetUpTestSuite: writes a file below the document root, or an absolute one; then, after the
+  // last one, waits until the cache trusts them.
+  static std::filesystem::path write(const std::filesystem::path& file, const std::string& text);
+  static void wait_until_trusted();
+  static const std::filesystem::path& root();
+  // A directory beside the document root.
+  static const std::filesystem::path& other();
+  static std::string text_of_size(size_t size, unsigned seed = 1);
 
   NginxOptions& options() { return server_.options(); }
-  // `mcs_cache_key_base` and the rest as given, instead of the harness's own lines.
+  // `mcs_cache` and the rest as given, instead of the harness's own lines.
   void set_location_lines(const std::string& lines);
   void start();
 
-  // Writes a file below the document root (or an absolute one) and makes it look old.
-  std::filesystem::path write(const std::filesystem::path& file, const std::string& text);
-  static std::string text_of_size(size_t size, unsigned seed = 1);
-
   HttpResponse get(const std::string& path, std::vector<std::string> headers = {});
   HttpResponse send(HttpRequest request);
-  // GET until the answer comes from the cache; then that answer.
+  // Twice, the second time from the cache; that answer.
   HttpResponse get_hit(const std::string& path, std::vector<std::string> headers = {});
 
-  const std::filesystem::path& root() const { return root_.path(); }
   const std::filesystem::path& domain_directory() const { return domain_directory_.path(); }
 
-  TempDir root_;
   TempDir domain_directory_;
   NginxServer server_;
   HttpClient client_;

@@ -17,6 +17,7 @@ using testing::StartsWith;
 constexpr int kSlowReader =
     16384;  // receive buffer, bytes: the server has to wait for such a client
 constexpr size_t kLarge = 3'000'000;  // sent from shared memory, in many writes
+constexpr size_t kHuge = 6'000'000;   // more than the sockets between here and there hold
 
 std::string gunzip(const std::string& packed) {
   ProcessOptions options;
@@ -28,11 +29,23 @@ std::string gunzip(const std::string& packed) {
 
 class NginxServingTest : public NginxTest {
  protected:
-  NginxServingTest() : large_(text_of_size(kLarge)) {
+  static void SetUpTestSuite() {
     write("a.txt", "hello world\n");
-    write("large.txt", large_);
+    write("a.txt.gz", "packed");
+    write("empty.txt", "");
+    write("large.txt", text_of_size(kLarge));
+    write("huge.txt", text_of_size(kHuge));
+    write("page.html",
+          "<!--#include virtual=\"/a.txt\" -->|<!--#include virtual=\"/large.txt\" -->|"
+          "<!--#include virtual=\"/empty.txt\" -->");
+    write("index.html", "top\n");
+    write("d/index.html", "inner\n");
+    write("404.html", "nothing here\n");
+    std::filesystem::create_symlink(root() / "a.txt", root() / "link.txt");
+    wait_until_trusted();
   }
-  std::string large_;
+
+  const std::string large_ = text_of_size(kLarge);
 };
 
 TEST_F(NginxServingTest, HitLooksLikeNginxsOwnAnswer) {
@@ -93,7 +106,6 @@ TEST_F(NginxServingTest, HeadFirstThenGet) {
 }
 
 TEST_F(NginxServingTest, EmptyFile) {
-  write("empty.txt", "");
   start();
   for (int i = 0; i < 3; ++i) {
     const HttpResponse response = get("/empty.txt");
@@ -179,7 +191,6 @@ TEST_F(NginxServingTest, GzipFilter) {
 }
 
 TEST_F(NginxServingTest, GzipStaticComesFirst) {
-  write("a.txt.gz", "packed");
   options().location_extra = "gzip_static on;\n";
   start();
   const HttpResponse packed = get("/a.txt", {"Accept-Encoding: gzip"});
@@ -217,10 +228,6 @@ TEST_F(NginxServingTest, FiltersThatReadOrChangeTheBody) {
 }
 
 TEST_F(NginxServingTest, ServerSideIncludes) {
-  write("page.html",
-        "<!--#include virtual=\"/a.txt\" -->|<!--#include virtual=\"/large.txt\" -->|"
-        "<!--#include virtual=\"/empty.txt\" -->");
-  write("empty.txt", "");
   options().location_extra = "ssi on;\n";
   start();
   for (int i = 0; i < 3; ++i) {
@@ -231,21 +238,21 @@ TEST_F(NginxServingTest, ServerSideIncludes) {
 TEST_F(NginxServingTest, SlowReaderGetsEveryByte) {
   options().tls = true;
   start();
-  get_hit("/large.txt");
+  get_hit("/huge.txt");
   auto connection = RawConnection::open(server_.port());
   ASSERT_TRUE(connection);
   connection->set_receive_buffer(kSlowReader);
   ASSERT_TRUE(
-      connection->send("GET /large.txt HTTP/1.1\r\nHost: x\r\n\r\n"
-                       "GET /a.txt HTTP/1.1\r\nHost: x\r\n\r\n"));
+      connection->send("GET /huge.txt HTTP/1.1\r\nHost: x\r\n\r\n"
+                       "GET /large.txt HTTP/1.1\r\nHost: x\r\n\r\n"));
   // While it does not read, others are served.
   EXPECT_EQ(get_hit("/a.txt").body, "hello world\n");
-  const auto large = connection->read_response();
-  ASSERT_TRUE(large);
-  EXPECT_TRUE(large->body == large_);
-  const auto small = connection->read_response();
-  ASSERT_TRUE(small);
-  EXPECT_EQ(small->body, "hello world\n");
+  const auto first = connection->read_response();
+  ASSERT_TRUE(first);
+  EXPECT_TRUE(first->body == text_of_size(kHuge));
+  const auto second = connection->read_response();
+  ASSERT_TRUE(second);
+  EXPECT_TRUE(second->body == large_);
 }
 
 TEST_F(NginxServingTest, LimitedRate) {
@@ -271,9 +278,6 @@ TEST_F(NginxServingTest, ClientThatLeavesInTheMiddle) {
 }
 
 TEST_F(NginxServingTest, TryFilesIndexAndRedirects) {
-  write("index.html", "top\n");
-  write("d/index.html", "inner\n");
-  write("404.html", "nothing here\n");
   options().server_extra =
       "error_page 404 /404.html;\n"
       "location /try/ { try_files /nothing $uri /a.txt; mcs_cache on; mcs_cache_key_base site; }\n"
@@ -324,7 +328,6 @@ TEST_F(NginxServingTest, OtherMethods) {
 }
 
 TEST_F(NginxServingTest, SymbolicLinksThatAreDisabledStayDisabled) {
-  std::filesystem::create_symlink(root() / "a.txt", root() / "link.txt");
   options().server_extra = "location /strict/ { alias " + root().string() +
                            "/; mcs_cache on; mcs_cache_key_base site; disable_symlinks on; }\n";
   start();
