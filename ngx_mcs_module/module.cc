@@ -29,6 +29,8 @@ ngx_command_t commands[] = {
     rule("mcs_cache_valid", NGX_CONF_1MORE),
     rule("mcs_cache_key_base", NGX_CONF_TAKE1),
     rule("mcs_cache_status_header", NGX_CONF_TAKE1),
+    rule("mcs_cache_max_object", NGX_CONF_TAKE1),
+    rule("mcs_cache_lock_timeout", NGX_CONF_TAKE1),
     ngx_null_command,
 };
 

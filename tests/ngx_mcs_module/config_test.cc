@@ -23,7 +23,9 @@ class NginxConfigTest : public NginxTest {
 };
 
 TEST_F(NginxConfigTest, CheckAcceptsEveryContextAndCreatesNothing) {
-  options().http_extra = "mcs_cache on; mcs_cache_valid 10s; mcs_cache_status_header on;\n";
+  options().http_extra =
+      "mcs_cache on; mcs_cache_valid 10s; mcs_cache_status_header on;\n"
+      "mcs_cache_max_object 1m; mcs_cache_lock_timeout 2s;\n";
   options().server_extra =
       "mcs_cache_valid 2s; mcs_cache_key_base one;\n"
       "location /off/ { mcs_cache off; if ($arg_x) { mcs_cache on; mcs_cache_valid 3s; } }\n";

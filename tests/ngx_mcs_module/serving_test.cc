@@ -336,6 +336,29 @@ TEST_F(NginxServingTest, SymbolicLinksThatAreDisabledStayDisabled) {
   EXPECT_EQ(get("/strict/a.txt").body, "hello world\n");
 }
 
+TEST_F(NginxServingTest, RulesInsideIf) {
+  options().location_extra = "if ($arg_raw) { mcs_cache off; }\n";
+  start();
+  get_hit("/a.txt");
+  const HttpResponse response = get("/a.txt?raw=1");
+  EXPECT_EQ(response.body, "hello world\n");
+  EXPECT_EQ(response.cache_status(), "");
+}
+
+TEST_F(NginxServingTest, FilesBeyondTheLargestComeFromTheDisk) {
+  options().mcs->cache_directives = {{"cache_max_object", "1m"}};
+  options().tls = true;
+  start();
+  for (const std::string& url : {server_.url("/large.txt"), server_.tls_url("/large.txt")}) {
+    for (int i = 0; i < 2; ++i) {
+      const HttpResponse response = get(url);
+      EXPECT_EQ(response.cache_status(), "MISS");
+      EXPECT_TRUE(response.body == large_);
+    }
+    EXPECT_EQ(get(url, {"Range: bytes=5-8"}).body, large_.substr(5, 4));
+  }
+}
+
 TEST_F(NginxServingTest, CacheStatusFieldWhenSwitchedOn) {
   options().mcs->cache_directives = {{"cache_status_header", "on"}};
   options().server_extra = "location /quiet/ { alias " + root().string() +
