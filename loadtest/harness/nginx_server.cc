@@ -155,9 +155,14 @@ Result<pid_t> NginxServer::launch() {
     return tl::unexpected(starter.error());
   }
   const auto status = starter->wait(kStartTimeout);
+  // Debian's nginx writes the pid of the daemon before that has left the starter's process group.
   pid_t master = 0;
-  if (!status || *status != 0 ||
-      !wait_until([&] { return (master = pid_in_file()) != 0; }, kStartTimeout)) {
+  const auto left_group = [&] {
+    master = pid_in_file();
+    const auto stat = master != 0 ? read_proc_stat(master) : std::nullopt;
+    return stat && stat->group == master;
+  };
+  if (!status || *status != 0 || !wait_until(left_group, kStartTimeout)) {
     return fail("nginx did not start: {}", log_tail());
   }
   return master;

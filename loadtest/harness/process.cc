@@ -87,7 +87,7 @@ struct Spawner {
       for (const int number : {SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGCHLD, SIGQUIT}) {
         std::signal(number, SIG_DFL);
       }
-      setpgid(0, 0);
+      setsid();
       const bool ready = (fds.in < 0 || dup2(fds.in, 0) == 0) &&
                          (fds.out < 0 || dup2(fds.out, 1) == 1) &&
                          (fds.err < 0 || dup2(fds.err, 2) == 2) &&
@@ -108,7 +108,6 @@ struct Spawner {
       close(failure[0]);
       return fail("cannot fork: {}", std::strerror(fork_error));
     }
-    setpgid(pid, pid);  // whichever of the two runs first
     int error = 0;
     ssize_t got;
     do {
@@ -192,6 +191,15 @@ std::optional<int> ChildProcess::wait(milliseconds timeout) {
       return std::nullopt;
     }
   }
+}
+
+void ChildProcess::release() {
+  if (pid_ != 0) {
+    Guardian::instance().remove_group(pid_);
+  }
+  close_if_open(std::exchange(pidfd_, -1));
+  pid_ = 0;
+  status_.reset();
 }
 
 void ChildProcess::signal(int number) {

@@ -24,8 +24,8 @@ struct SpawnOptions {
   std::vector<int> cpus;  // allowed CPUs; empty: inherited
 };
 
-// A program running in a process group of its own. The group is killed by the destructor, and when
-// this process dies (see Guardian). Not thread-safe; movable.
+// A program running in a session and process group of its own. The group is killed by the
+// destructor, and when this process dies (see Guardian). Not thread-safe; movable.
 class ChildProcess {
  public:
   // argv[0] is looked up in PATH. A program that cannot be executed is an error here, not later.
@@ -46,6 +46,8 @@ class ChildProcess {
   // To the program only; to it and all members of its group. No effect once it was waited for.
   void signal(int number);
   void signal_group(int number);
+  // Lets it live on, also after this process.
+  void release();
 
  private:
   friend struct Spawner;

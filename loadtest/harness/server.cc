@@ -206,6 +206,14 @@ void WebServer::kill_all() {
   group_ = 0;
 }
 
+void WebServer::release() {
+  child_.release();
+  Guardian::instance().remove_group(group_);
+  prefix_.keep();
+  master_ = 0;
+  group_ = 0;
+}
+
 std::string WebServer::url(std::string_view path) const {
   return fmt::format("http://127.0.0.1:{}{}", port_, path);
 }

@@ -97,6 +97,9 @@ class WebServer {
   // SIGKILL for master and workers at once; start() works again afterwards.
   void kill_all();
 
+  // Lets the running server live on, also after this process; prefix() stays.
+  void release();
+
   bool running() const;
   pid_t master_pid() const { return master_; }
   // Workers that take requests (nginx: without those shutting down).

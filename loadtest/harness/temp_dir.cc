@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "loadtest/harness/temp_dir.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <fstream>
-#include <iterator>
 #include <stdexcept>
 
 #include "loadtest/harness/guardian.h"
@@ -63,11 +64,23 @@ Result<void> write_file(const fs::path& file, std::string_view text) {
 }
 
 Result<std::string> read_file(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  if (!in) {
-    return fail("cannot read {}: {}", file.string(), std::strerror(errno));
+  // Not with a stream: reading /proc may fail half-way, which stream iterators turn into
+  // exceptions.
+  const int fd = open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  std::string text;
+  char buffer[65536];
+  ssize_t got = -1;
+  while (fd >= 0 && ((got = read(fd, buffer, sizeof buffer)) > 0 || (got < 0 && errno == EINTR))) {
+    text.append(buffer, got > 0 ? static_cast<size_t>(got) : 0);
   }
-  return std::string(std::istreambuf_iterator<char>(in), {});
+  const int error = errno;
+  if (fd >= 0) {
+    close(fd);
+  }
+  if (got < 0) {
+    return fail("cannot read {}: {}", file.string(), std::strerror(error));
+  }
+  return text;
 }
 
 }  // namespace mcs::loadtest

@@ -123,15 +123,15 @@ void LoadEngine::run(uint64_t start_ns, uint64_t end_ns) {
     if (!ending_ && (now >= end_ns || shared_.stop.load(std::memory_order_relaxed))) {
       ending_ = true;
     }
-    if (ending_ && drain_end == 0) {
-      drain_end = now + static_cast<uint64_t>(shared_.options.timeout.count()) * kMillisecond;
-    }
     if (now >= next_sweep) {
       sweep(now);
       next_sweep = now + kSweepEvery;
     }
     if (interval_ns_ > 0) {
       run_schedule(now);
+    }
+    if (ending_ && drain_end == 0) {
+      drain_end = now + static_cast<uint64_t>(shared_.options.timeout.count()) * kMillisecond;
     }
     if (ending_) {
       const bool waiting = std::any_of(connections_.begin(), connections_.end(),
