@@ -443,9 +443,14 @@ void GlobalCache::retire_filling(Link link, Descriptor& d, std::uint64_t owner_p
   }
 }
 
-std::uint64_t GlobalCache::reclaim() {
-  const std::unique_lock lock(reclaim_mutex_, std::try_to_lock);
-  if (!lock.owns_lock() || limbo_used_.count() == 0) return 0;
+std::uint64_t GlobalCache::reclaim(bool wait) {
+  std::unique_lock lock(reclaim_mutex_, std::defer_lock);
+  if (wait) {
+    lock.lock();
+  } else if (!lock.try_lock()) {
+    return 0;
+  }
+  if (limbo_used_.count() == 0) return 0;
   for (std::uint32_t place = 0; place < kLimbo; ++place) {
     const Link link{area_.limbo[place].load(kAcquire)};
     if (link.value == 0) continue;
@@ -519,11 +524,11 @@ bool GlobalCache::evict_some(std::uint32_t segment, std::uint64_t units) {
     }
     if (retired_units >= units || limbo_used_.count() > kLimbo / 2) {
       // What somebody still reads does not help: go on until something was really freed.
-      if (reclaim() > 0 || units <= 1) return true;
+      if (reclaim(true) > 0) return true;
       if (limbo_used_.count() >= kLimbo - 16) return false;
     }
   }
-  return reclaim() > 0 || any;
+  return reclaim(true) > 0 || any;
 }
 
 void GlobalCache::retire_duplicates(Link keep, std::uint64_t hash, std::string_view whole_key) {

@@ -272,8 +272,9 @@ class GlobalCache final : public runtime::RecoverySteps {
   /// sealed entries it met.
   std::uint64_t purge(PurgeKind kind, std::string_view pattern, bool soft = false);
 
-  /// Free what is retired and unpinned. Returns units freed.
-  std::uint64_t reclaim();
+  /// Free what is retired and unpinned. Returns units freed. Unless `wait`, does nothing while
+  /// another thread of this process is at it.
+  std::uint64_t reclaim(bool wait = false);
   /// Make room: retire what is least worth keeping. False: nothing could be retired.
   bool evict_some(std::uint32_t segment, std::uint64_t units);
   void tick();

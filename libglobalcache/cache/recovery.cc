@@ -111,7 +111,13 @@ bool GlobalCache::take_over(const DeadInstance& dead, RecoveryCounts& counts) {
 }
 
 void GlobalCache::leave() {
-  reclaim();
+  for (Word& record : area_.fills) {
+    const Link link{record.load(kAcquire)};
+    Descriptor* d = link.value == 0 ? nullptr : memory_.resolve(link);
+    if (d != nullptr) retire_filling(link, *d, instance_.slot_number() + 1);
+    record.store(0, kRelease);
+  }
+  reclaim(true);
   for (Word& record : area_.limbo) {
     const Link link{record.load(kAcquire)};
     if (link.value == 0) continue;

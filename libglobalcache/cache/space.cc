@@ -347,6 +347,8 @@ bool Space::free_entry(Link entry, Descriptor& d) {
     d.state.compare_exchange_strong(word, EntryWord::make(entry.version(), EntryState::kFree, 0),
                                     std::memory_order_acq_rel);
     memory_.set_clock_byte(entry.segment(), entry.index(), 0);
+    // The next claim looks where the evictor has just been.
+    cursors_[entry.segment()].descriptor.store(entry.index() & ~63ULL, kRelaxed);
   }
   return true;
 }

@@ -275,6 +275,8 @@ bool Agent::run(const volatile bool* stop) {
   event.events = EPOLLIN;
   event.data.u32 = kSocketEvent;
   ::epoll_ctl(epoll_, EPOLL_CTL_ADD, socket_, &event);
+  // Instances that see another agent than they told of themselves tell this one.
+  instance_.events(instance_.node()).agent.store(instance_.id().value, std::memory_order_release);
   std::uint64_t alone_since = 0;
   std::uint64_t last_look = 0;
   while (stop == nullptr || !*stop) {

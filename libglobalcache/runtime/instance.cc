@@ -371,10 +371,12 @@ unsigned Instance::recover_all(const char* cause) {
   return recovered;
 }
 
+EventRing& Instance::events(std::uint32_t node) const {
+  return *reinterpret_cast<EventRing*>(domain_.segment(node).metadata() + geometry_.events);
+}
+
 void Instance::publish_event(Event&& fields) {
-  const auto segment = static_cast<std::uint32_t>(slot_number() / geometry_.slots_per_node);
-  auto* ring =
-      reinterpret_cast<EventRing*>(domain_.segment(segment).metadata() + geometry_.events);
+  EventRing* ring = &events(static_cast<std::uint32_t>(slot_number() / geometry_.slots_per_node));
   const std::uint64_t ticket = ring->next.fetch_add(1, std::memory_order_acq_rel);
   Event& slot = ring->events[ticket % kEvents];
   slot.ready.store(0, std::memory_order_release);

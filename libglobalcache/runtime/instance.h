@@ -145,6 +145,7 @@ class Instance {
 
   void tick();
 
+  EventRing& events(std::uint32_t node) const;
   /// Append to the history of the own slot's segment.
   void publish_event(Event&& fields);
 

@@ -247,7 +247,8 @@ inline constexpr std::uint32_t kEvents = 256;
 
 struct EventRing {
   Word next;
-  std::uint64_t unused[7];
+  Word agent;  // InstanceId of the agent of this segment's node, stored when it has begun to listen
+  std::uint64_t unused[6];
   std::array<Event, kEvents> events;
 };
 
