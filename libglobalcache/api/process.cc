@@ -2,7 +2,6 @@
 #include "libglobalcache/api/process.h"
 
 #include <fmt/format.h>
-#include <poll.h>
 #include <xxhash.h>
 
 #include <algorithm>
@@ -26,12 +25,11 @@ struct AgentProgram {
 AgentProgram agent_program;
 
 void log_events(mcs_process& process) {
-  const runtime::RuntimeGeometry& g = process.instance->geometry();
   process.events_seen.resize(process.domain->node_count(), 0);
   for (std::uint32_t node = 0; node < process.domain->node_count(); ++node) {
     gsm::Segment& segment = process.domain->segment(node);
     if (segment.lost()) continue;
-    auto* ring = reinterpret_cast<runtime::EventRing*>(segment.metadata() + g.events);
+    runtime::EventRing* ring = &process.instance->events(node);
     const std::uint64_t next = ring->next.load(std::memory_order_acquire);
     std::uint64_t& seen = process.events_seen[node];
     if (seen == 0) seen = next;  // what happened before we joined is not our news
@@ -62,9 +60,10 @@ void look_after_agent(mcs_process& process) {
     process.instance->recover_all("survivor's tick");
     return;
   }
-  if (process.known_agent == 0 &&
+  const std::uint64_t agent = process.instance->events(node).agent.load(std::memory_order_acquire);
+  if (process.known_agent != agent &&
       runtime::send_hello(process.domain->path(), node, process.instance->id())) {
-    process.known_agent = 1;
+    process.known_agent = agent;
   }
 }
 
@@ -81,35 +80,6 @@ const char* stat_name(unsigned cell) {
       "updating", "revalidated", "bypass", "hit_bytes", "miss_bytes",
       "cross_server_hits", "fills", "fill_failures", "waits", "damaged"};
   return cell < kStatCount ? kNames[cell] : "";
-}
-
-bool register_waiter(mcs_process& process, void* waiter, cache::Link filling) {
-  auto& area = *reinterpret_cast<cache::CacheArea*>(process.instance->own_component_area());
-  {
-    const std::lock_guard lock(process.waiters_mutex);
-    process.waiters[waiter] = filling;
-    area.waiting.store(process.waiters.size(), std::memory_order_relaxed);
-  }
-  process.cache->announce_wait(filling);
-  if (process.cache->still_filling(filling)) return true;
-  mcs_cancel_wait(&process, waiter);
-  return false;
-}
-
-void wait_blocking(mcs_process& process, cache::Link filling, std::uint32_t timeout_ms) {
-  int marker = 0;
-  const std::uint64_t until = runtime::monotonic_ns() + timeout_ms * 1000000ULL;
-  if (!register_waiter(process, &marker, filling)) return;
-  while (process.cache->still_filling(filling)) {
-    const std::uint64_t now = runtime::monotonic_ns();
-    if (now >= until) break;
-    // Several threads share one socket: whoever drains it may take another's datagram, so nobody
-    // sleeps long.
-    pollfd descriptor{process.wake->fd(), POLLIN, 0};
-    ::poll(&descriptor, 1, static_cast<int>(std::min<std::uint64_t>((until - now) / 1000000 + 1, 10)));
-    process.wake->drain();
-  }
-  mcs_cancel_wait(&process, &marker);
 }
 
 }  // namespace mcs::api
@@ -214,37 +184,6 @@ void mcs_tick(mcs_process* process) try {
   api::log_events(*process);
 } catch (const std::exception&) {
   // Tried again at the next tick.
-}
-
-int mcs_wake_fd(mcs_process* process) { return process->wake->fd(); }
-
-void mcs_dispatch(mcs_process* process) try {
-  process->wake->drain();
-  std::vector<void*> ready;
-  {
-    const std::lock_guard lock(process->waiters_mutex);
-    for (auto it = process->waiters.begin(); it != process->waiters.end();) {
-      if (process->cache->still_filling(it->second)) {
-        ++it;
-        continue;
-      }
-      ready.push_back(it->first);
-      it = process->waiters.erase(it);
-    }
-    auto& area = *reinterpret_cast<cache::CacheArea*>(process->instance->own_component_area());
-    area.waiting.store(process->waiters.size(), std::memory_order_relaxed);
-  }
-  if (process->callbacks.wake == nullptr) return;
-  for (void* waiter : ready) process->callbacks.wake(process->callbacks.context, waiter);
-} catch (const std::exception&) {
-  // Waiters have a backstop timer.
-}
-
-void mcs_cancel_wait(mcs_process* process, void* waiter) {
-  const std::lock_guard lock(process->waiters_mutex);
-  process->waiters.erase(waiter);
-  auto& area = *reinterpret_cast<cache::CacheArea*>(process->instance->own_component_area());
-  area.waiting.store(process->waiters.size(), std::memory_order_relaxed);
 }
 
 }  // extern "C"

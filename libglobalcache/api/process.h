@@ -2,14 +2,13 @@
 // One server process in one domain: what mcs_process stands for.
 #pragma once
 
-#include <atomic>
-#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <string>
-#include <unordered_map>
+#include <vector>
 
 #include "libglobalcache/api/domain.h"
+#include "libglobalcache/api/waiting.h"
 #include "libglobalcache/api/wake.h"
 #include "libglobalcache/cache/global_cache.h"
 #include "libglobalcache/globalcache.h"
@@ -52,9 +51,10 @@ struct mcs_process {
   std::unique_ptr<mcs::cache::GlobalCache> cache;
   std::uint8_t server_kind = 0;  // hash of the server's name, to tell who filled an entry
 
-  // Requests that were told MCS_WAIT.
-  std::mutex waiters_mutex;
-  std::unordered_map<void*, mcs::cache::Link> waiters;
+  mcs::api::Waiting waiting;
+  mcs::api::RefreshGate refreshes;
+  // Wall clock in ms, which freshness is about; tests put their own in its place.
+  std::int64_t (*wall_ms)() = mcs::runtime::wall_ms;
 
   // What this process has told the agent and read from the history.
   std::mutex tick_mutex;
@@ -88,10 +88,5 @@ class LatencySample {
   mcs_process& process_;
   std::uint64_t start_ns_;
 };
-
-/// Wait without a waiter handle (threaded servers): until the fill ends or `timeout_ms` is over.
-void wait_blocking(mcs_process& process, cache::Link filling, std::uint32_t timeout_ms);
-/// Register a waiter for a fill; false: the fill has ended meanwhile, ask again at once.
-bool register_waiter(mcs_process& process, void* waiter, cache::Link filling);
 
 }  // namespace mcs::api

@@ -8,10 +8,10 @@
 #include <cerrno>
 #include <cstring>
 #include <exception>
-#include <new>
 
 #include "libglobalcache/api/policy.h"
 #include "libglobalcache/api/process.h"
+#include "libglobalcache/api/response.h"
 #include "libglobalcache/http/etag.h"
 #include "libglobalcache/http/key.h"
 
@@ -157,9 +157,7 @@ bool respond(Request& r, cache::Hit& hit, const FileHead& head, mcs_cache_status
   static thread_local std::vector<std::span<const std::byte>> pieces;
   cache.body_pieces(hit, pieces);
   auto* iov = static_cast<iovec*>(r.alloc(pieces.size() * sizeof(iovec)));
-  auto* pinned = new (std::nothrow) cache::Hit(hit);
-  if (iov == nullptr || pinned == nullptr) {
-    delete pinned;
+  if (iov == nullptr) {
     cache.release(hit);
     return false;
   }
@@ -167,11 +165,10 @@ bool respond(Request& r, cache::Hit& hit, const FileHead& head, mcs_cache_status
     iov[i] = {const_cast<std::byte*>(pieces[i].data()), pieces[i].size()};
   }
   cache.touch(hit);
-  hit.pin = -1;
   out.body = iov;
   out.body_count = pieces.size();
   out.body_pinned = 1;
-  out.pin = pinned;
+  out.pin = hand_over_pin(hit);
   return true;
 }
 
@@ -336,11 +333,12 @@ mcs_outcome get(Request& r) {
     const auto wait_ms = static_cast<std::uint32_t>(std::clamp<std::int64_t>(
         rules.lock_timeout_ms, 1, 60000));
     if (r.ask.waiter == nullptr) {
-      wait_blocking(process, found.filling, wait_ms);
+      wait_blocking(process, found.filling, kUntilEnd,
+                    runtime::monotonic_ns() + wait_ms * 1000000ULL);
       if (cache.still_filling(found.filling)) return serve_file(r, status);
       continue;
     }
-    if (register_waiter(process, r.ask.waiter, found.filling)) {
+    if (register_waiter(process, r.ask.waiter, found.filling, kUntilEnd)) {
       r.response.wait_ms = wait_ms;
       return MCS_WAIT;
     }
@@ -373,20 +371,6 @@ mcs_outcome mcs_static_get(mcs_process* process, const mcs_static_request* reque
   if (response->file_fd >= 0) ::close(response->file_fd);
   mcs_response_release(process, response);
   return MCS_DECLINED;
-}
-
-void mcs_response_release(mcs_process* process, mcs_response* response) {
-  auto* pinned = static_cast<cache::Hit*>(response->pin);
-  response->pin = nullptr;
-  if (pinned == nullptr) return;
-  process->cache->release(*pinned);
-  delete pinned;
-}
-
-int mcs_response_read(mcs_process* process, const mcs_response* response, uint64_t offset,
-                      void* to, size_t length) {
-  const auto* pinned = static_cast<const cache::Hit*>(response->pin);
-  return pinned != nullptr && process->cache->read_body(*pinned, offset, to, length) ? 1 : 0;
 }
 
 }  // extern "C"

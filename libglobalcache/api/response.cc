@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "libglobalcache/api/response.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "gsm-emu/fault.h"
+#include "libglobalcache/api/process.h"
+
+namespace mcs::api {
+
+// A pin is a place in this process's ledger, counted from 1 so that no pin is a null pointer.
+void* hand_over_pin(cache::Hit& hit) {
+  return reinterpret_cast<void*>(static_cast<std::uintptr_t>(std::exchange(hit.pin, -1)) + 1);
+}
+
+}  // namespace mcs::api
+
+extern "C" {
+
+void mcs_response_release(mcs_process* process, mcs_response* response) {
+  if (response->pin == nullptr) return;
+  const auto place = reinterpret_cast<std::uintptr_t>(std::exchange(response->pin, nullptr)) - 1;
+  process->cache->pins().unpin(static_cast<int>(place));
+}
+
+int mcs_response_read(mcs_process*, const mcs_response* response, uint64_t offset, void* to,
+                      size_t length) {
+  if (response->pin == nullptr) return 0;
+  auto* out = static_cast<std::byte*>(to);
+  for (std::size_t i = 0; i < response->body_count && length > 0; ++i) {
+    const iovec& piece = response->body[i];
+    if (offset >= piece.iov_len) {
+      offset -= piece.iov_len;
+      continue;
+    }
+    const std::size_t n = std::min<std::uint64_t>(length, piece.iov_len - offset);
+    if (!mcs::gsm::guarded_copy(out, static_cast<const std::byte*>(piece.iov_base) + offset, n)) {
+      return 0;
+    }
+    out += n;
+    length -= n;
+    offset = 0;
+  }
+  return length == 0 ? 1 : 0;
+}
+
+}  // extern "C"

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// What an mcs_response holds while its body lies in shared memory.
+#pragma once
+
+#include "libglobalcache/cache/global_cache.h"
+#include "libglobalcache/globalcache.h"
+
+namespace mcs::api {
+
+/// The hit's pin as mcs_response.pin; the hit does not own it any more.
+void* hand_over_pin(cache::Hit& hit);
+
+}  // namespace mcs::api
