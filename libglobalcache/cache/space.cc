@@ -248,6 +248,16 @@ SpaceAnswer Space::grow(Link entry, Descriptor& d, std::uint64_t units, std::uin
   return busy ? SpaceAnswer::kBusy : SpaceAnswer::kFull;
 }
 
+void Space::free_block(Link block, std::uint64_t word) {
+  Descriptor& d = *memory_.resolve(block);
+  d.overflow.store(Link::kEnd, kRelaxed);
+  d.sealed[kCountWord].store(0, kRelaxed);
+  if (d.state.compare_exchange_strong(word, EntryWord::make(block.version(), EntryState::kFree, 0),
+                                      std::memory_order_acq_rel)) {
+    memory_.set_clock_byte(block.segment(), block.index(), 0);
+  }
+}
+
 void Space::clear(OpRecord& op, Descriptor& d) {
   const Extent extent{op.a.load(kRelaxed)};
   const Link entry{op.b.load(kRelaxed)};
@@ -263,11 +273,7 @@ void Space::clear(OpRecord& op, Descriptor& d) {
       if (EntryWord::state(word) == EntryState::kOverflow &&
           EntryWord::version(word) == overflow_link.version()) {
         d.overflow.compare_exchange_strong(seen, next, std::memory_order_acq_rel);
-        if (overflow->state.compare_exchange_strong(
-                word, EntryWord::make(overflow_link.version(), EntryState::kFree, 0),
-                std::memory_order_acq_rel)) {
-          memory_.set_clock_byte(overflow_link.segment(), overflow_link.index(), 0);
-        }
+        free_block(overflow_link, word);
       }
     }
   }
@@ -337,10 +343,7 @@ bool Space::free_entry(Link entry, Descriptor& d) {
         break;
       }
       const Link next{overflow->next.load(kAcquire)};
-      overflow->state.compare_exchange_strong(
-          block_word, EntryWord::make(link.version(), EntryState::kFree, 0),
-          std::memory_order_acq_rel);
-      memory_.set_clock_byte(link.segment(), link.index(), 0);
+      free_block(link, block_word);
       link = next;
     }
     d.overflow.store(Link::kEnd, kRelease);
@@ -376,15 +379,11 @@ void Space::repair(const DeadInstance& dead, OpRecord& op) {
       if (overflow == nullptr || reachable) break;
       link = Link{overflow->next.load(kAcquire)};
     }
-    Overflow* overflow = memory_.resolve_overflow(overflow_link);
-    if (!reachable && overflow != nullptr) {
-      std::uint64_t word =
-          EntryWord::make(overflow_link.version(), EntryState::kOverflow, dead.id.slot() + 1);
-      if (overflow->state.compare_exchange_strong(
-              word, EntryWord::make(overflow_link.version(), EntryState::kFree, 0),
-              std::memory_order_acq_rel)) {
-        memory_.set_clock_byte(overflow_link.segment(), overflow_link.index(), 0);
-      }
+    const std::uint64_t claimed =
+        EntryWord::make(overflow_link.version(), EntryState::kOverflow, dead.id.slot() + 1);
+    const Overflow* overflow = memory_.resolve_overflow(overflow_link);
+    if (!reachable && overflow != nullptr && overflow->state.load(kAcquire) == claimed) {
+      free_block(overflow_link, claimed);
     }
   }
   Extent last;

@@ -92,6 +92,10 @@ class Space {
   static void set_count(Descriptor& d, std::uint64_t n);
   static void mark(Group& group, Extent extent, bool used);
   void clear(runtime::OpRecord& op, Descriptor& d);
+  /// An overflow block that no entry names any more becomes a FREE descriptor. Its extents lie where
+  /// a descriptor has its overflow link and its count, and whoever claims a descriptor believes those
+  /// two from its first instant: they are emptied before the block is FREE.
+  void free_block(Link block, std::uint64_t word);
 
   const Memory& memory_;
   runtime::Instance& instance_;
