@@ -8,6 +8,7 @@
 #include <apr_strings.h>
 #include <http_core.h>
 #include <http_main.h>
+#include <mpm_common.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <unixd.h>
@@ -204,39 +205,59 @@ bool is_within(const char* path, const char* directory) noexcept {
 }
 
 // A key base set outside all virtual hosts and <Directory> sections holds for each host, so it
-// belongs to the document root they have in common. If there is none, its keys are whole paths.
-void find_roots(apr_pool_t* pool, const server_rec* main_server) noexcept {
+// belongs to the document root they have in common. nullptr: they have none.
+const char* shared_root(apr_pool_t* pool, const server_rec* main_server) noexcept {
   const server_rec* first = main_server->next != nullptr ? main_server->next : main_server;
   const char* shared = document_root(pool, first);
   for (const server_rec* server = first; shared != nullptr && server != nullptr;
        server = server->next) {
     const char* root = document_root(pool, server);
-    if (root == nullptr || strcmp(root, shared) != 0) shared = nullptr;
+    if (root == nullptr || strcmp(root, shared) != 0) return nullptr;
   }
+  return shared;
+}
+
+void find_roots(apr_pool_t* pool, const server_rec* main_server) noexcept {
+  const char* shared = shared_root(pool, main_server);
   for (KeyBase* key_base = global->key_bases; key_base != nullptr; key_base = key_base->next) {
     key_base->root = key_base->home == main_server ? shared : document_root(pool, key_base->home);
-    if (key_base->directory != nullptr &&
-        (key_base->root == nullptr || !is_within(key_base->directory, key_base->root))) {
-      key_base->root = key_base->directory;
+    if (key_base->root != nullptr && key_base->directory != nullptr &&
+        is_within(key_base->directory, key_base->root)) {
+      key_base->directory = nullptr;
+    }
+  }
+  for (KeyBase* key_base = global->key_bases; key_base != nullptr; key_base = key_base->next) {
+    if (key_base->directory != nullptr) {
+      // The directory is a site of its own, unless its key base is also that of something else.
+      const char* root = key_base->directory;
+      for (KeyBase* other = global->key_bases; other != nullptr; other = other->next) {
+        if (strcmp(other->name, key_base->name) != 0) continue;
+        if (other->directory == nullptr) {
+          root = other->root;
+          break;
+        }
+        if (strcmp(other->directory, key_base->directory) != 0) root = nullptr;
+      }
+      key_base->root = root;
     }
     if (key_base->root == nullptr) {
       ap_log_error(APLOG_MARK, APLOG_WARNING, 0, main_server,
-                   "McsCacheKeyBase %s is in effect for several DocumentRoots, so its entries are "
-                   "not shared with other servers: set it in each <VirtualHost> instead",
+                   "McsCacheKeyBase %s is in effect for several roots, so its entries are not "
+                   "shared with other servers: set one in each <VirtualHost> instead",
                    key_base->name);
     }
   }
 }
 
-// A key base that no other site has, also none of an httpd with the same paths in a container, for
-// where McsCacheKeyBase does not set one.
+// A key base that no other site has, also none of another httpd with the same names and paths, be
+// it in a container, for where McsCacheKeyBase does not set one.
 const char* default_key_base(apr_pool_t* pool, const server_rec* server) noexcept {
   const char* root = document_root(pool, server);
   struct stat info = {};
   if (root != nullptr) (void)stat(root[0] != '\0' ? root : "/", &info);
   char host[256] = "";
   gethostname(host, sizeof host - 1);
-  return apr_psprintf(pool, "httpd:%s:%s:%u:%lu.%lu:%s", host,
+  return apr_psprintf(pool, "httpd:%s:%s:%s:%u:%lu.%lu:%s", host, ap_pid_fname,
                       server->server_hostname != nullptr ? server->server_hostname : "",
                       static_cast<unsigned>(server->port), static_cast<unsigned long>(info.st_dev),
                       static_cast<unsigned long>(info.st_ino), root != nullptr ? root : "");
@@ -318,6 +339,8 @@ const command_rec directives[] = {
     {"McsCache", as_command(set_enabled), nullptr, RSRC_CONF | ACCESS_CONF, FLAG,
      "On or Off: answer from the shared cache"},
     rule("McsCacheValid", "how long a file is served without a look at the disk"),
+    rule("McsCacheMaxFileSize", "larger files are not stored"),
+    rule("McsCacheLockTimeout", "longest wait for a file that another process is reading"),
     rule("McsCacheKeyBase", "sites with the same key base share entries"),
     rule("McsCacheStatusHeader", "On or Off: send Cache-Status (RFC 9211)"),
     {nullptr, nullptr, nullptr, 0, RAW_ARGS, nullptr}};

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <utility>
 
 namespace mcs::httpd {
 namespace {
@@ -65,6 +66,15 @@ apr_file_t* adopt_file(request_rec* r, int fd, bool sendfile) noexcept {
   }
   close(fd);
   return file;
+}
+
+// RFC 9110, 13.2.2: a date is not looked at beside a tag. httpd looks at both.
+int check_conditions(request_rec* r) noexcept {
+  for (const auto& [tag, date] : {std::pair{"If-None-Match", "If-Modified-Since"},
+                                  std::pair{"If-Match", "If-Unmodified-Since"}}) {
+    if (apr_table_get(r->headers_in, tag) != nullptr) apr_table_unset(r->headers_in, date);
+  }
+  return ap_meets_conditions(r);
 }
 
 int send(request_rec* r, apr_bucket_brigade* brigade, const bool* body_failed) noexcept {
@@ -143,7 +153,7 @@ int serve_static_file(request_rec* r) noexcept {
   }
   ap_set_accept_ranges(r);
   ap_set_content_length(r, static_cast<apr_off_t>(response.body_length));
-  int condition = ap_meets_conditions(r);
+  int condition = check_conditions(r);
   if (condition != OK) {
     r->status = condition;
     apr_brigade_cleanup(brigade);

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// Directives: what configtest says, and where they may stand.
+#include "tests/mod_mcs_apache/httpd_fixture.h"
+
+namespace mcs::loadtest {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::MatchesRegex;
+
+class HttpdConfigTest : public HttpdTest {
+ protected:
+  // The output of configtest, which must fail.
+  std::string refused() {
+    const auto check = server_.check_config();
+    EXPECT_TRUE(check);
+    EXPECT_FALSE(check->ok());
+    return check->err;
+  }
+  void expect_accepted() {
+    const auto check = server_.check_config();
+    ASSERT_TRUE(check);
+    EXPECT_TRUE(check->ok()) << check->err;
+  }
+};
+
+TEST_F(HttpdConfigTest, CacheWithoutDomainNamesThePlaceAndTheRemedy) {
+  options().main_extra = "LoadModule mcs_module " + options().mcs->module.string() + "\n";
+  options().mcs.reset();
+  options().server_extra = "McsCache On\n";
+  EXPECT_THAT(refused(), AllOf(HasSubstr("McsCache On at "), HasSubstr("httpd.conf:"),
+                               HasSubstr("McsDomain site size=256m")));
+  options().server_extra = "McsCache Off\n";
+  expect_accepted();
+}
+
+TEST_F(HttpdConfigTest, SecondDomainIsRefused) {
+  options().server_extra = "McsDomain other\n";
+  EXPECT_THAT(refused(), AllOf(HasSubstr("McsDomain is set already at "), HasSubstr(".conf:")));
+}
+
+TEST_F(HttpdConfigTest, DomainNeedsAName) {
+  options().mcs->domain.clear();
+  options().mcs->size.clear();
+  options().mcs->domain_arguments.clear();
+  EXPECT_THAT(refused(), HasSubstr("McsDomain needs a name"));
+}
+
+TEST_F(HttpdConfigTest, DomainIsForTheWholeServer) {
+  options().main_extra = "LoadModule mcs_module " + options().mcs->module.string() + "\n";
+  options().mcs.reset();
+  options().server_extra = "<VirtualHost *:*>\n  McsDomain test\n</VirtualHost>\n";
+  EXPECT_THAT(refused(), HasSubstr("McsDomain cannot occur within <VirtualHost> section"));
+}
+
+TEST_F(HttpdConfigTest, WrongRuleNamesDirectiveAndLine) {
+  options().mcs->cache_directives = {{"cache_valid", "soon"}};
+  EXPECT_THAT(refused(), AllOf(HasSubstr("Syntax error on line"), HasSubstr("McsCacheValid"),
+                               HasSubstr("soon")));
+  options().mcs->cache_directives = {{"cache", "Perhaps"}};
+  EXPECT_THAT(refused(), HasSubstr("McsCache must be On or Off"));
+}
+
+TEST_F(HttpdConfigTest, EveryContextIsAccepted) {
+  const std::string rules = "McsCache On\nMcsCacheValid 5s\nMcsCacheKeyBase x\n";
+  options().server_extra = rules + "<VirtualHost *:*>\n" + rules + "<Location /a>\n" + rules +
+                           "</Location>\n<Files *.txt>\n" + rules + "</Files>\n<If \"true\">\n" +
+                           rules + "</If>\n</VirtualHost>\n";
+  expect_accepted();
+}
+
+TEST_F(HttpdConfigTest, NotInHtaccess) {
+  options().location_extra = "AllowOverride All\n";
+  write("sub/.htaccess", "McsCache On\n");
+  write("sub/a.txt", "hello");
+  start();
+  EXPECT_EQ(get("/sub/a.txt").status, 500);
+  EXPECT_TRUE(server_.wait_for_log("McsCache not allowed here"));
+}
+
+TEST_F(HttpdConfigTest, RulesOfSectionsAreMerged) {
+  write("on/a.txt", "a");
+  write("on/off/a.txt", "a");
+  write("on/off/on/a.txt", "a");
+  options().mcs->cache_directives = {{"cache_status_header", "off"}};
+  options().server_extra = "<Directory " + root().string() +
+                           "/on>\n  McsCacheStatusHeader On\n</Directory>\n" + "<Directory " +
+                           root().string() + "/on/off>\n  McsCache Off\n</Directory>\n" +
+                           "<Location /on/off/on>\n  McsCache On\n</Location>\n";
+  start();
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(get("/on/a.txt").has_header("Cache-Status"));
+    EXPECT_FALSE(get("/on/off/a.txt").has_header("Cache-Status"));
+    EXPECT_TRUE(get("/on/off/on/a.txt").has_header("Cache-Status"));
+  }
+}
+
+TEST_F(HttpdConfigTest, ExampleOfAStaticSite) {
+  const std::filesystem::path examples = getenv("MCS_CONF_DIR");
+  std::string text = read_file(examples / "mcs.conf").value_or("") +
+                     read_file(examples / "static-site.conf").value_or("");
+  // Its paths and port, but nothing else, are other ones here.
+  for (const auto& [from, to] :
+       {std::pair<std::string, std::string>{"/var/www/html", root().string()},
+        {"*:80", "*:*"},
+        {"size=256m", "size=64m dir=" + domain_directory().string()},
+        {"${APACHE_LOG_DIR}", server_.prefix().string()}}) {
+    ASSERT_NE(text.find(from), std::string::npos) << from;
+    for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) {
+      text.replace(at, from.size(), to);
+    }
+  }
+  options().main_extra = "LoadModule mcs_module " + options().mcs->module.string() + "\n";
+  options().mcs.reset();
+  options().server_extra = text;
+  write("a.txt", "hello");
+  write("private/a.txt", "secret");
+  start();
+  get("/a.txt");
+  EXPECT_EQ(get("/a.txt").header("X-Cache"), "HIT");
+  EXPECT_EQ(get("/private/a.txt").status, 403);
+}
+
+}  // namespace
+}  // namespace mcs::loadtest

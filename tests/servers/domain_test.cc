@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// Domains that cannot be used: the server says so, and serves without the cache.
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tests/servers/server_fixture.h"
+
+namespace mcs::loadtest {
+namespace {
+
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+
+class DomainTest : public ServerTest {
+ protected:
+  void SetUp() override {
+    write("small.txt", "small");
+    write("large.bin", body_);
+  }
+  void expect_served(const WebServer& server) {
+    for (int i = 0; i < 3; ++i) {
+      const HttpResponse small = get(server, "/small.txt");
+      EXPECT_EQ(small.status, 200);
+      EXPECT_EQ(small.body, "small");
+      EXPECT_THAT(small.cache_status(), Not("HIT"));
+      EXPECT_TRUE(get(server, "/large.bin").body == body_);
+    }
+  }
+  const std::string body_ = bytes_of_size(200'000);
+};
+INSTANTIATE_TEST_SUITE_P(Servers, DomainTest, every_server(), server_name);
+
+TEST_P(DomainTest, DirectoryThatIsNotThere) {
+  ServerOptions options = default_options();
+  options.mcs->domain_arguments = "dir=" + (domain_directory() / "missing").string();
+  WebServer& server = add(GetParam(), options);
+  const auto check = server.check_config();
+  ASSERT_TRUE(check);
+  EXPECT_FALSE(check->ok());
+  EXPECT_THAT(check->err, HasSubstr("missing"));
+  start(server);
+  expect_served(server);
+  EXPECT_THAT(server.error_log(), HasSubstr("missing"));
+}
+
+TEST_P(DomainTest, TooLittleRoom) {
+  ServerOptions options = default_options();
+  options.mcs->size = "900g";
+  WebServer& server = add(GetParam(), options);
+  const auto check = server.check_config();
+  ASSERT_TRUE(check);
+  EXPECT_THAT(check->err, HasSubstr("size="));
+  start(server);
+  expect_served(server);
+}
+
+TEST_P(DomainTest, NoPermission) {
+  if (geteuid() != 0) return;  // only root has workers of another user
+  ServerOptions options = default_options();
+  options.mcs->domain_arguments += " owner=root mode=0600";
+  const WebServer& server = start(GetParam(), options);
+  expect_served(server);
+  EXPECT_TRUE(server.wait_for_log("ermission")) << server.error_log();
+}
+
+TEST_P(DomainTest, DomainThatCanBeUsedLater) {
+  ServerOptions options = default_options();
+  const std::filesystem::path directory = domain_directory() / "later";
+  options.mcs->domain_arguments = "dir=" + directory.string();
+  const WebServer& server = start(GetParam(), options);
+  expect_served(server);
+  std::filesystem::create_directory(directory);
+  chmod(directory.c_str(), 0777);
+  get_until(server, "/small.txt", [](const auto& r) { return r.cache_status() == "HIT"; });
+}
+
+TEST_P(DomainTest, CheckCreatesNothing) {
+  WebServer& server = add(GetParam(), default_options());
+  const auto check = server.check_config();
+  ASSERT_TRUE(check);
+  EXPECT_TRUE(check->ok()) << check->err;
+  EXPECT_TRUE(std::filesystem::is_empty(domain_directory()));
+}
+
+TEST_P(DomainTest, OneErrorLineForEachMistake) {
+  struct Mistake {
+    std::string domain;
+    std::string arguments;
+    std::vector<McsDirective> rules;
+    std::string said;
+  };
+  const std::vector<Mistake> mistakes = {
+      {"no/name", "", {}, "no/name"},
+      {"UPPER", "", {}, "UPPER"},
+      {"test", "colour=red", {}, "colour"},
+      {"test", "size=much", {}, "size"},
+      {"test", "node=99", {}, "node"},
+      {"test", "owner=nobody-of-that-name", {}, "nobody-of-that-name"},
+      {"test", "mode=rw", {}, "mode"},
+      {"test", "", {{"cache_valid", "soon"}}, "soon"},
+  };
+  for (const Mistake& mistake : mistakes) {
+    ServerOptions options = default_options();
+    options.mcs->domain = mistake.domain;
+    options.mcs->domain_arguments += " " + mistake.arguments;
+    options.mcs->cache_directives = mistake.rules;
+    if (!mistake.rules.empty()) options.mcs->valid.clear();
+    const auto check = add(GetParam(), options).check_config();
+    ASSERT_TRUE(check);
+    EXPECT_FALSE(check->ok()) << mistake.said;
+    EXPECT_THAT(check->err, HasSubstr(mistake.said));
+  }
+}
+
+TEST_P(DomainTest, OtherSizeIsUsedAsItIsAndSaid) {
+  WebServer& server = start(GetParam());
+  get_hit(server, "/small.txt");
+  ASSERT_TRUE(server.stop());
+  server.options().mcs->size = "128m";
+  start(server);
+  EXPECT_EQ(get(server, "/small.txt").cache_status(), "HIT");
+  EXPECT_THAT(server.error_log(), HasSubstr("size"));
+}
+
+}  // namespace
+}  // namespace mcs::loadtest
