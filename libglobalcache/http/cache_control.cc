@@ -108,8 +108,8 @@ void add_request_line(std::string_view line, RequestDirectives& directives) noex
         }
         break;
       case Name::kMaxStale:
-        if (const auto seconds = directive.has_value ? seconds_of(directive)
-                                                     : std::optional(kMaxDeltaSeconds)) {
+        if (const auto seconds =
+                directive.has_value ? seconds_of(directive) : std::optional(kMaxDeltaSeconds)) {
           keep_smaller(directives.max_stale, *seconds);
           directives.any = true;
         }

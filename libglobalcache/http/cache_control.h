@@ -26,7 +26,7 @@ struct RequestDirectives {
   bool any = false;  // false: nothing below or above is set, the fast case
   std::int64_t max_age = kAbsent;
   std::int64_t min_fresh = kAbsent;
-  std::int64_t max_stale = kAbsent;  // kMaxDeltaSeconds if no limit was given
+  std::int64_t max_stale = kAbsent;       // kMaxDeltaSeconds if no limit was given
   std::int64_t stale_if_error = kAbsent;  // RFC 5861 4
 };
 

@@ -30,8 +30,8 @@ Precondition evaluate_preconditions(Method method, Fields request, int status,
                                     const Validators& validators, std::int64_t now_ms) noexcept;
 
 /// True if Range may be obeyed: there is no If-Range, or it names exactly this representation by a
-/// strong entity tag, or by a Last-Modified that is strong because Date is at least one second later
-/// (RFC 9110 13.1.5, 8.8.2.2).
+/// strong entity tag, or by a Last-Modified that is strong because Date is at least one second
+/// later (RFC 9110 13.1.5, 8.8.2.2).
 bool range_applies(Fields request, const Validators& validators, std::int64_t now_ms) noexcept;
 
 /// True for the fields that a fill must not send to the origin, since the whole response is wanted:

@@ -159,8 +159,8 @@ bool equals_ignore_case(std::string_view a, std::string_view b) noexcept {
 int compare_ignore_case(std::string_view a, std::string_view b) noexcept {
   const std::size_t common = std::min(a.size(), b.size());
   for (std::size_t i = 0; i < common; ++i) {
-    const int difference = static_cast<unsigned char>(to_lower(a[i])) -
-                           static_cast<unsigned char>(to_lower(b[i]));
+    const int difference =
+        static_cast<unsigned char>(to_lower(a[i])) - static_cast<unsigned char>(to_lower(b[i]));
     if (difference != 0) return difference;
   }
   if (a.size() == b.size()) return 0;
@@ -236,8 +236,8 @@ Directive split_directive(std::string_view member) noexcept {
   const std::string_view raw_name = member.substr(0, equals);
   directive.name = trim(raw_name);
   std::string_view value = member.substr(equals + 1);
-  directive.malformed = directive.name.size() != raw_name.size() ||
-                        (!value.empty() && is_ows(value.front()));
+  directive.malformed =
+      directive.name.size() != raw_name.size() || (!value.empty() && is_ows(value.front()));
   value = trim(value);
   if (value.size() >= 2 && value.front() == '"') {
     std::size_t close = 1;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Header fields as views, and the parts of RFC 9110 section 5 that every field shares: tokens,
-// lists, case. Nothing here allocates or fails loudly: bad input ends in "not found" or "malformed".
+// lists, case. Nothing here allocates or fails loudly: bad input ends in "not found" or
+// "malformed".
 #pragma once
 
 #include <cstddef>
@@ -93,9 +94,7 @@ constexpr char to_lower(char c) noexcept {
   return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c;
 }
 constexpr bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
-constexpr bool is_alpha(char c) noexcept {
-  return to_lower(c) >= 'a' && to_lower(c) <= 'z';
-}
+constexpr bool is_alpha(char c) noexcept { return to_lower(c) >= 'a' && to_lower(c) <= 'z'; }
 constexpr bool is_ows(char c) noexcept { return c == ' ' || c == '\t'; }
 /// tchar of RFC 9110 5.6.2.
 bool is_tchar(char c) noexcept;

@@ -84,8 +84,8 @@ Lifetime heuristic_lifetime(const CachePolicy& policy, const ResponseInfo& info,
       info.last_modified_ms < date_ms) {
     const std::int64_t since = saturating_sub(date_ms, info.last_modified_ms);
     std::int64_t seconds = since / 1000 * policy.heuristic_permille / 1000;
-    seconds = std::clamp(seconds, policy.min_expire, std::max(policy.heuristic_max,
-                                                              policy.min_expire));
+    seconds =
+        std::clamp(seconds, policy.min_expire, std::max(policy.heuristic_max, policy.min_expire));
     return {limited(policy, seconds), LifetimeSource::kHeuristic};
   }
   if (policy.default_expire > 0 && info.last_modified.empty()) {
@@ -184,8 +184,8 @@ bool is_understood(int status) noexcept {
 Lifetime freshness_lifetime(const CachePolicy& policy, const ResponseInfo& info,
                             std::int64_t response_time_ms) noexcept {
   const ResponseDirectives& directives = info.directives;
-  const std::int64_t date = info.date_ms != kNoTime ? info.date_ms
-                                                    : floor_to_second(response_time_ms);
+  const std::int64_t date =
+      info.date_ms != kNoTime ? info.date_ms : floor_to_second(response_time_ms);
   // RFC 9111 4.2.1 encourages to take invalid freshness information for stale.
   if (directives.invalid_freshness) return {0, LifetimeSource::kMaxAge};
   if (directives.s_maxage != kAbsent) {
@@ -208,8 +208,8 @@ std::int64_t initial_age_ms(const ResponseInfo& info, std::int64_t request_time_
                             std::int64_t response_time_ms) noexcept {
   std::int64_t apparent_age = 0;
   if (info.date_ms != kNoTime) {
-    apparent_age = std::max<std::int64_t>(
-        0, saturating_sub(floor_to_second(response_time_ms), info.date_ms));
+    apparent_age =
+        std::max<std::int64_t>(0, saturating_sub(floor_to_second(response_time_ms), info.date_ms));
   }
   const std::int64_t response_delay =
       std::max<std::int64_t>(0, saturating_sub(response_time_ms, request_time_ms));
@@ -252,8 +252,8 @@ StoredMeta make_stored_meta(const CachePolicy& policy, const ResponseInfo& info,
   meta.stale_while_revalidate_until_ms =
       stale_until(meta, directives.stale_while_revalidate, policy.stale_while_revalidate,
                   explicit_only, kMetaSwr, flags);
-  meta.stale_if_error_until_ms = stale_until(meta, directives.stale_if_error,
-                                             policy.stale_if_error, explicit_only, kMetaSie, flags);
+  meta.stale_if_error_until_ms = stale_until(meta, directives.stale_if_error, policy.stale_if_error,
+                                             explicit_only, kMetaSie, flags);
   if (info.status == 206) {
     const auto range = parse_content_range(info.content_range);
     if (range && range->satisfied && range->complete_length) {

@@ -33,15 +33,13 @@ struct ResponseInfo {
 
   bool has_validator() const noexcept { return !etag.empty() || !last_modified.empty(); }
   /// The response itself says how long it is fresh.
-  bool has_explicit_freshness() const noexcept {
-    return directives.has_freshness() || has_expires;
-  }
+  bool has_explicit_freshness() const noexcept { return directives.has_freshness() || has_expires; }
 };
 
-/// Reads a response. Of several Date, Last-Modified, ETag or Age lines, and of several members of an
-/// Age line, the first counts (RFC 9111 5.1); an Age that is no number is ignored; Expires lines
-/// that differ are invalid. Fields that the policy ignores are not looked at. `scratch` must outlive
-/// the result.
+/// Reads a response. Of several Date, Last-Modified, ETag or Age lines, and of several members of
+/// an Age line, the first counts (RFC 9111 5.1); an Age that is no number is ignored; Expires lines
+/// that differ are invalid. Fields that the policy ignores are not looked at. `scratch` must
+/// outlive the result.
 ResponseInfo read_response(const CachePolicy& policy, int status, Fields response,
                            std::int64_t response_time_ms, std::string& scratch);
 
@@ -65,9 +63,9 @@ struct Lifetime {
   LifetimeSource source = LifetimeSource::kNone;
 };
 
-/// RFC 9111 4.2.1 and 4.2.2 for a shared cache: s-maxage, max-age, Expires - Date, then the policy's
-/// time for the status, then policy.heuristic_permille of Date - Last-Modified, then the default.
-/// No response is fresh by heuristics without a valid Last-Modified before its Date.
+/// RFC 9111 4.2.1 and 4.2.2 for a shared cache: s-maxage, max-age, Expires - Date, then the
+/// policy's time for the status, then policy.heuristic_permille of Date - Last-Modified, then the
+/// default. No response is fresh by heuristics without a valid Last-Modified before its Date.
 Lifetime freshness_lifetime(const CachePolicy& policy, const ResponseInfo& info,
                             std::int64_t response_time_ms) noexcept;
 

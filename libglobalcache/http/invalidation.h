@@ -34,7 +34,8 @@ struct InvalidationTargets {
   std::array<std::string, 3> targets;
   std::size_t count = 0;
 
-  std::span<const std::string> view() const noexcept { return {targets.data(), count}; }
+  std::span<const std::string> view() const& noexcept { return {targets.data(), count}; }
+  std::span<const std::string> view() const&& = delete;  // it would outlive its targets
 };
 
 /// After a non-error response (2xx or 3xx) to an unsafe method: the request's target, and those

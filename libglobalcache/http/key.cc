@@ -81,9 +81,8 @@ bool apply_query_rules(const CachePolicy& policy, std::size_t begin, std::string
   }
   // Values of one name keep their order: many applications read it.
   if (policy.query_sort) {
-    std::stable_sort(parameters.begin(), parameters.end(), [](auto a, auto b) {
-      return parameter_name(a) < parameter_name(b);
-    });
+    std::stable_sort(parameters.begin(), parameters.end(),
+                     [](auto a, auto b) { return parameter_name(a) < parameter_name(b); });
   }
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     if (i > 0) out += '&';
@@ -145,8 +144,8 @@ tl::expected<void, KeyError> build_key(const KeyRequest& request, const CachePol
   } else {
     parts = split_uri(request.target);
     if (parts.has_fragment) return Unexpected(KeyError::kBadEncoding);
-    if (!parts.has_authority || (!equals_ignore_case(parts.scheme, "http") &&
-                                 !equals_ignore_case(parts.scheme, "https"))) {
+    if (!parts.has_authority ||
+        (!equals_ignore_case(parts.scheme, "http") && !equals_ignore_case(parts.scheme, "https"))) {
       return Unexpected(KeyError::kBadTarget);
     }
     scheme = parts.scheme;

@@ -25,7 +25,7 @@ enum class KeyError : std::uint8_t {
   kBadTarget,    // neither origin-form nor absolute-form of http or https (RFC 9112 3.2)
   kBadEncoding,  // "%" without two digits, a control character, a space, or a fragment
   kBadHost,
-  kNoSite,    // neither a key base nor a host
+  kNoSite,     // neither a key base nor a host
   kBadMethod,  // a method whose responses are not stored
   kTooLong,
 };

@@ -9,12 +9,11 @@
 namespace mcs::http {
 namespace {
 
-constexpr std::array<std::string_view, 3> kMethodFields = {
-    "x-http-method-override", "x-http-method", "x-method-override"};
+constexpr std::array<std::string_view, 3> kMethodFields = {"x-http-method-override",
+                                                           "x-http-method", "x-method-override"};
 constexpr std::array<std::string_view, 2> kTargetFields = {"x-original-url", "x-rewrite-url"};
-constexpr std::array<std::string_view, 5> kHostFields = {"x-forwarded-host", "x-host",
-                                                         "x-forwarded-server", "x-original-host",
-                                                         "x-http-host-override"};
+constexpr std::array<std::string_view, 5> kHostFields = {
+    "x-forwarded-host", "x-host", "x-forwarded-server", "x-original-host", "x-http-host-override"};
 
 template <std::size_t N>
 bool is_one_of(std::string_view name, const std::array<std::string_view, N>& names) {

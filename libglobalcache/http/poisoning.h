@@ -12,18 +12,18 @@ namespace mcs::http {
 
 enum class MessageFlaw : std::uint8_t {
   kNone,
-  kInvalidField,        // a name that is no token, or CR, LF or NUL in a value (RFC 9110 5.5)
-  kInvalidLength,       // Content-Length is no number (RFC 9112 6.3)
-  kConflictingLength,   // several different Content-Length
-  kLengthAndEncoding,   // Content-Length with Transfer-Encoding (RFC 9112 6.3)
-  kTransferEncoding,    // something like "chunked" that is not, or chunked not last
-  kUndecodedCoding,     // the body still carries gzip, compress or deflate as a transfer coding
-  kLengthMismatch,      // Content-Length is not what arrived
-  kSeveralHosts,        // more than one Host (RFC 9112 3.2)
-  kBodyInGet,           // a GET or HEAD with content: it may change the response
-  kMethodOverride,      // X-HTTP-Method-Override and its like
-  kTargetOverride,      // X-Original-URL, X-Rewrite-URL
-  kHostOverride,        // X-Forwarded-Host and its like name another host than Host
+  kInvalidField,       // a name that is no token, or CR, LF or NUL in a value (RFC 9110 5.5)
+  kInvalidLength,      // Content-Length is no number (RFC 9112 6.3)
+  kConflictingLength,  // several different Content-Length
+  kLengthAndEncoding,  // Content-Length with Transfer-Encoding (RFC 9112 6.3)
+  kTransferEncoding,   // something like "chunked" that is not, or chunked not last
+  kUndecodedCoding,    // the body still carries gzip, compress or deflate as a transfer coding
+  kLengthMismatch,     // Content-Length is not what arrived
+  kSeveralHosts,       // more than one Host (RFC 9112 3.2)
+  kBodyInGet,          // a GET or HEAD with content: it may change the response
+  kMethodOverride,     // X-HTTP-Method-Override and its like
+  kTargetOverride,     // X-Original-URL, X-Rewrite-URL
+  kHostOverride,       // X-Forwarded-Host and its like name another host than Host
 };
 std::string_view describe(MessageFlaw flaw) noexcept;
 

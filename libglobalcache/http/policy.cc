@@ -41,7 +41,8 @@ Result<bool> flag_of(const Call& call, std::string_view text) {
 
 Result<std::int64_t> ms_of(const Call& call, std::string_view text) {
   if (const auto ms = parse_time_ms(text)) return *ms;
-  return bad(call.name, "\"{}\" is no time; write seconds or units, such as 90, 10m or 1d12h", text);
+  return bad(call.name, "\"{}\" is no time; write seconds or units, such as 90, 10m or 1d12h",
+             text);
 }
 
 Result<std::int64_t> seconds_of(const Call& call, std::string_view text) {
@@ -111,9 +112,8 @@ Result<std::uint32_t> bits_of(const Call& call, std::span<const Word> words,
       if (call.args.size() == 1) return 0;
       return bad(call.name, "\"{}\" cannot stand together with others; remove it or them", arg);
     }
-    const auto* word = std::find_if(words.data(), words.data() + words.size(), [&](const Word& w) {
-      return equals_ignore_case(w.text, arg);
-    });
+    const auto* word = std::find_if(words.data(), words.data() + words.size(),
+                                    [&](const Word& w) { return equals_ignore_case(w.text, arg); });
     if (word == words.data() + words.size()) {
       std::string known(none);
       for (const Word& w : words) {
@@ -143,16 +143,23 @@ constexpr std::array kStaleWords = {
 
 // The X-Accel fields of nginx's list are never processed here, so ignoring them changes nothing.
 constexpr std::array kIgnoreWords = {
-    Word{"Cache-Control", kIgnoreCacheControl}, Word{"Expires", kIgnoreExpires},
-    Word{"Set-Cookie", kIgnoreSetCookie},       Word{"Vary", kIgnoreVary},
-    Word{"Targeted", kIgnoreTargeted},          Word{"Last-Modified", kIgnoreLastModified},
-    Word{"Age", kIgnoreAge},                    Word{"X-Accel-Expires", 0},
-    Word{"X-Accel-Redirect", 0},                Word{"X-Accel-Limit-Rate", 0},
-    Word{"X-Accel-Buffering", 0},               Word{"X-Accel-Charset", 0},
+    Word{"Cache-Control", kIgnoreCacheControl},
+    Word{"Expires", kIgnoreExpires},
+    Word{"Set-Cookie", kIgnoreSetCookie},
+    Word{"Vary", kIgnoreVary},
+    Word{"Targeted", kIgnoreTargeted},
+    Word{"Last-Modified", kIgnoreLastModified},
+    Word{"Age", kIgnoreAge},
+    Word{"X-Accel-Expires", 0},
+    Word{"X-Accel-Redirect", 0},
+    Word{"X-Accel-Limit-Rate", 0},
+    Word{"X-Accel-Buffering", 0},
+    Word{"X-Accel-Charset", 0},
 };
 
 Result<void> set_key_base(const Call& call) {
-  if (call.arg().empty()) return bad(call.name, "the key base is empty; write for example the site");
+  if (call.arg().empty())
+    return bad(call.name, "the key base is empty; write for example the site");
   call.policy.key_base = call.arg();
   return {};
 }
@@ -191,7 +198,8 @@ Result<void> set_methods(const Call& call) {
     if (method == Method::kPost) {
       call.policy.cache_post = true;
     } else if (!is_get_or_head(method)) {
-      return bad(call.name, "responses to {} cannot be cached; choose from GET, HEAD and POST", arg);
+      return bad(call.name, "responses to {} cannot be cached; choose from GET, HEAD and POST",
+                 arg);
     }
   }
   return {};
@@ -333,8 +341,8 @@ bool parse_address(std::string_view text, Network& network) {
   if (text.size() >= zero_ended.size()) return false;
   std::copy(text.begin(), text.end(), zero_ended.begin());
   network.is_v6 = text.find(':') != std::string_view::npos;
-  return inet_pton(network.is_v6 ? AF_INET6 : AF_INET, zero_ended.data(),
-                   network.address.data()) == 1;
+  return inet_pton(network.is_v6 ? AF_INET6 : AF_INET, zero_ended.data(), network.address.data()) ==
+         1;
 }
 
 Result<void> set_purge(const Call& call) {
@@ -348,8 +356,8 @@ Result<void> set_purge(const Call& call) {
       return bad(call.name, "\"{}\" is no address; write for example 127.0.0.1 or 10.0.0.0/8", arg);
     }
     const std::uint64_t most = network.is_v6 ? 128 : 32;
-    const auto bits = slash == arg.size() ? std::optional(most)
-                                          : parse_decimal(arg.substr(slash + 1));
+    const auto bits =
+        slash == arg.size() ? std::optional(most) : parse_decimal(arg.substr(slash + 1));
     if (!bits || *bits > most) {
       return bad(call.name, "\"{}\" needs a prefix length from 0 to {} after the slash", arg, most);
     }
@@ -397,111 +405,152 @@ constexpr std::uint8_t kMany = 255;
 
 constexpr std::array kEntries = {
     Entry{{"enable", "Enable", "on|off", "caching at all", 1, 1},
-          set_flag<&P::enabled>, copy<&P::enabled>},
-    Entry{{"key_base", "KeyBase", "string", "first part of the key; default: scheme and host", 1, 1},
-          set_key_base, copy<&P::key_base>},
+          set_flag<&P::enabled>,
+          copy<&P::enabled>},
+    Entry{
+        {"key_base", "KeyBase", "string", "first part of the key; default: scheme and host", 1, 1},
+        set_key_base,
+        copy<&P::key_base>},
     Entry{{"query", "Query", "[sort] keep | [sort] ignore [name ...] | sort",
            "which part of the query belongs to the key", 1, kMany},
-          set_query, copy<&P::query, &P::query_sort, &P::query_ignored>},
+          set_query,
+          copy<&P::query, &P::query_sort, &P::query_ignored>},
     Entry{{"ignore_query_string", "IgnoreQueryString", "on|off", "keys without the query", 1, 1},
-          set_ignore_query_string, copy<&P::query, &P::query_sort, &P::query_ignored>},
+          set_ignore_query_string,
+          copy<&P::query, &P::query_sort, &P::query_ignored>},
     Entry{{"methods", "Methods", "GET|HEAD|POST ...",
            "whose responses are stored; GET and HEAD always are", 1, 3},
-          set_methods, copy<&P::cache_post>},
+          set_methods,
+          copy<&P::cache_post>},
     Entry{{"post_content_location", "PostContentLocation", "on|off",
            "store a POST answer with its own URL as Content-Location for GET", 1, 1},
-          set_flag<&P::post_content_location>, copy<&P::post_content_location>},
+          set_flag<&P::post_content_location>,
+          copy<&P::post_content_location>},
     Entry{{"min_uses", "MinUses", "number", "requests before a response is stored", 1, 1},
-          set_count<&P::min_uses>, copy<&P::min_uses>},
+          set_count<&P::min_uses>,
+          copy<&P::min_uses>},
     Entry{{"min_object", "MinFileSize", "size", "smaller bodies are not stored", 1, 1},
-          set_size<&P::min_object>, copy<&P::min_object>},
+          set_size<&P::min_object>,
+          copy<&P::min_object>},
     Entry{{"max_object", "MaxFileSize", "size", "larger bodies are not stored", 1, 1},
-          set_size<&P::max_object>, copy<&P::max_object>},
+          set_size<&P::max_object>,
+          copy<&P::max_object>},
     Entry{{"partial", "Partial", "on|off", "store 206 responses and combine them", 1, 1},
-          set_flag<&P::partial>, copy<&P::partial>},
+          set_flag<&P::partial>,
+          copy<&P::partial>},
     Entry{{"valid", "Valid", "[status ...|any] time",
            "freshness of responses that do not say theirs", 1, kMany},
-          set_valid, copy<&P::valid>},
+          set_valid,
+          copy<&P::valid>},
     Entry{{"negative", "Negative", "time [status ...] | off", "freshness of error responses", 1,
            kMany},
-          set_negative, copy<&P::negative, &P::negative_statuses>},
-    Entry{{"default_expire", "DefaultExpire", "time|off",
-           "freshness without any other hint", 1, 1},
-          set_seconds<&P::default_expire>, copy<&P::default_expire>},
+          set_negative,
+          copy<&P::negative, &P::negative_statuses>},
+    Entry{{"default_expire", "DefaultExpire", "time|off", "freshness without any other hint", 1, 1},
+          set_seconds<&P::default_expire>,
+          copy<&P::default_expire>},
     Entry{{"min_expire", "MinExpire", "time|off", "shortest heuristic or default freshness", 1, 1},
-          set_seconds<&P::min_expire>, copy<&P::min_expire>},
+          set_seconds<&P::min_expire>,
+          copy<&P::min_expire>},
     Entry{{"max_expire", "MaxExpire", "time|off", "longest freshness of any kind", 1, 1},
-          set_seconds<&P::max_expire>, copy<&P::max_expire>},
+          set_seconds<&P::max_expire>,
+          copy<&P::max_expire>},
     Entry{{"heuristic", "Heuristic", "percent [time] | off",
            "share of the time since Last-Modified, and its limit", 1, 2},
-          set_heuristic, copy<&P::heuristic_permille, &P::heuristic_max>},
+          set_heuristic,
+          copy<&P::heuristic_permille, &P::heuristic_max>},
     Entry{{"last_modified_factor", "LastModifiedFactor", "factor",
            "share of the time since Last-Modified", 1, 1},
-          set_last_modified_factor, copy<&P::heuristic_permille, &P::heuristic_max>},
+          set_last_modified_factor,
+          copy<&P::heuristic_permille, &P::heuristic_max>},
     Entry{{"ignore_headers", "IgnoreMeaning", "field ...|none",
            "response fields that do not influence caching", 1, kMany},
-          set_ignore_headers, copy<&P::ignored>},
+          set_ignore_headers,
+          copy<&P::ignored>},
     Entry{{"strip_headers", "IgnoreHeaders", "field ...|none",
            "response fields that are not stored", 1, kMany},
-          set_stripped, copy<&P::stripped_fields>},
+          set_stripped,
+          copy<&P::stripped_fields>},
     Entry{{"set_cookie", "SetCookie", "explicit|never|always|strip",
            "what Set-Cookie does to storing", 1, 1},
-          set_set_cookie, copy<&P::set_cookie>},
+          set_set_cookie,
+          copy<&P::set_cookie>},
     Entry{{"targeted", "Targeted", "field ...|off", "targeted fields (RFC 9213), best first", 1,
            kMany},
-          set_targeted, copy<&P::targeted>},
+          set_targeted,
+          copy<&P::targeted>},
     Entry{{"store_private", "StorePrivate", "on|off", "disobey Cache-Control: private", 1, 1},
-          set_flag<&P::store_private>, copy<&P::store_private>},
+          set_flag<&P::store_private>,
+          copy<&P::store_private>},
     Entry{{"store_no_store", "StoreNoStore", "on|off", "disobey Cache-Control: no-store", 1, 1},
-          set_flag<&P::store_no_store>, copy<&P::store_no_store>},
+          set_flag<&P::store_no_store>,
+          copy<&P::store_no_store>},
     Entry{{"check_unkeyed", "CheckUnkeyed", "on|off",
            "do not store what X-Forwarded-Host and the like may have changed", 1, 1},
-          set_flag<&P::check_unkeyed>, copy<&P::check_unkeyed>},
-    Entry{{"hit_for_miss", "HitForMiss", "time|off", "how long \"not storable\" is remembered", 1,
-           1},
-          set_seconds<&P::hit_for_miss>, copy<&P::hit_for_miss>},
-    Entry{{"use_stale", "UseStale",
-           "error|timeout|invalid_header|updating|http_NNN ...|off",
+          set_flag<&P::check_unkeyed>,
+          copy<&P::check_unkeyed>},
+    Entry{
+        {"hit_for_miss", "HitForMiss", "time|off", "how long \"not storable\" is remembered", 1, 1},
+        set_seconds<&P::hit_for_miss>,
+        copy<&P::hit_for_miss>},
+    Entry{{"use_stale", "UseStale", "error|timeout|invalid_header|updating|http_NNN ...|off",
            "failures for which a stale response stands in", 1, kMany},
-          set_use_stale, copy<&P::use_stale>},
+          set_use_stale,
+          copy<&P::use_stale>},
     Entry{{"stale_on_error", "StaleOnError", "on|off", "stale instead of errors and 5xx", 1, 1},
-          set_stale_on_error, copy<&P::use_stale>},
+          set_stale_on_error,
+          copy<&P::use_stale>},
     Entry{{"stale_while_revalidate", "StaleWhileRevalidate", "time|off",
            "default of that directive (RFC 5861)", 1, 1},
-          set_seconds<&P::stale_while_revalidate>, copy<&P::stale_while_revalidate>},
+          set_seconds<&P::stale_while_revalidate>,
+          copy<&P::stale_while_revalidate>},
     Entry{{"stale_if_error", "StaleIfError", "time|off", "default of that directive (RFC 5861)", 1,
            1},
-          set_seconds<&P::stale_if_error>, copy<&P::stale_if_error>},
+          set_seconds<&P::stale_if_error>,
+          copy<&P::stale_if_error>},
     Entry{{"max_stale", "MaxStale", "time|off", "how stale a response may be served at all", 1, 1},
-          set_seconds<&P::max_stale>, copy<&P::max_stale>},
+          set_seconds<&P::max_stale>,
+          copy<&P::max_stale>},
     Entry{{"background_update", "BackgroundUpdate", "on|off",
            "with use_stale updating: refresh behind a stale answer", 1, 1},
-          set_flag<&P::background_update>, copy<&P::background_update>},
+          set_flag<&P::background_update>,
+          copy<&P::background_update>},
     Entry{{"revalidate", "Revalidate", "on|off", "conditional requests to the origin", 1, 1},
-          set_flag<&P::revalidate>, copy<&P::revalidate>},
+          set_flag<&P::revalidate>,
+          copy<&P::revalidate>},
     Entry{{"ignore_cache_control", "IgnoreCacheControl", "on|off",
            "disobey Cache-Control and Pragma of requests", 1, 1},
-          set_flag<&P::ignore_cache_control>, copy<&P::ignore_cache_control>},
+          set_flag<&P::ignore_cache_control>,
+          copy<&P::ignore_cache_control>},
     Entry{{"max_ranges", "MaxRanges", "number", "ranges answered in one response", 1, 1},
-          set_count<&P::max_ranges>, copy<&P::max_ranges>},
+          set_count<&P::max_ranges>,
+          copy<&P::max_ranges>},
     Entry{{"lock", "Lock", "on|off", "one request to the origin for many clients", 1, 1},
-          set_flag<&P::lock>, copy<&P::lock>},
+          set_flag<&P::lock>,
+          copy<&P::lock>},
     Entry{{"lock_timeout", "LockTimeout", "time", "longest wait for another's fill", 1, 1},
-          set_ms<&P::lock_timeout_ms>, copy<&P::lock_timeout_ms>},
-    Entry{{"lock_age", "LockMaxAge", "time", "a fill silent for so long is given to the next", 1,
-           1},
-          set_ms<&P::lock_age_ms>, copy<&P::lock_age_ms>},
+          set_ms<&P::lock_timeout_ms>,
+          copy<&P::lock_timeout_ms>},
+    Entry{
+        {"lock_age", "LockMaxAge", "time", "a fill silent for so long is given to the next", 1, 1},
+        set_ms<&P::lock_age_ms>,
+        copy<&P::lock_age_ms>},
     Entry{{"lock_busy", "LockBusy", "pass|503", "what happens when too many wait already", 1, 1},
-          set_lock_busy, copy<&P::lock_busy_503>},
+          set_lock_busy,
+          copy<&P::lock_busy_503>},
     Entry{{"status", "Status", "on|off|name", "the Cache-Status field (RFC 9211)", 1, 1},
-          set_cache_status, copy<&P::send_cache_status, &P::cache_status_name>},
+          set_cache_status,
+          copy<&P::send_cache_status, &P::cache_status_name>},
     Entry{{"purge", "Purge", "address[/bits] ...|off", "who may purge with the PURGE method", 1,
            kMany},
-          set_purge, copy<&P::purge, &P::purge_from>},
+          set_purge,
+          copy<&P::purge, &P::purge_from>},
     Entry{{"quota", "Quota", "size", "space this site may occupy; 0: no limit", 1, 1},
-          set_size<&P::quota>, copy<&P::quota>},
+          set_size<&P::quota>,
+          copy<&P::quota>},
     Entry{{"reserve", "Reserve", "size", "space of this site that others cannot evict", 1, 1},
-          set_size<&P::reserve>, copy<&P::reserve>},
+          set_size<&P::reserve>,
+          copy<&P::reserve>},
 };
 static_assert(kEntries.size() <= 64, "CachePolicy::set_rules has one bit per directive");
 
@@ -560,7 +609,8 @@ void inherit_policy(CachePolicy& child, const CachePolicy& parent) {
     // Another directive of the child may set the same members (UseStale and StaleOnError).
     bool overridden = false;
     for (std::size_t other = 0; other < kEntries.size(); ++other) {
-      overridden |= (child.set_rules >> other & 1u) != 0 && kEntries[other].copy == kEntries[i].copy;
+      overridden |=
+          (child.set_rules >> other & 1u) != 0 && kEntries[other].copy == kEntries[i].copy;
     }
     if (!overridden) kEntries[i].copy(child, parent);
   }

@@ -81,28 +81,28 @@ struct CachePolicy {
 
   // --- what is stored
   bool enabled = true;
-  bool cache_post = false;             // POST, with a key of its own that does not see the body
-  bool post_content_location = true;   // a POST answer for its own URL serves GET (RFC 9110 9.3.3)
-  bool partial = true;                 // 206 with a strong validator
-  bool store_private = false;          // disobeys Cache-Control: private
-  bool store_no_store = false;         // disobeys Cache-Control: no-store of responses
-  bool check_unkeyed = true;           // see poisoning.h
-  std::uint32_t min_uses = 1;          // requests for a key before its response is stored
-  std::uint64_t min_object = 0;        // bytes
-  std::uint64_t max_object = 0;        // bytes; 0: the cache decides
-  std::uint32_t ignored = 0;           // IgnoredField bits
+  bool cache_post = false;            // POST, with a key of its own that does not see the body
+  bool post_content_location = true;  // a POST answer for its own URL serves GET (RFC 9110 9.3.3)
+  bool partial = true;                // 206 with a strong validator
+  bool store_private = false;         // disobeys Cache-Control: private
+  bool store_no_store = false;        // disobeys Cache-Control: no-store of responses
+  bool check_unkeyed = true;          // see poisoning.h
+  std::uint32_t min_uses = 1;         // requests for a key before its response is stored
+  std::uint64_t min_object = 0;       // bytes
+  std::uint64_t max_object = 0;       // bytes; 0: the cache decides
+  std::uint32_t ignored = 0;          // IgnoredField bits
   SetCookieRule set_cookie = SetCookieRule::kExplicit;
-  std::vector<std::string> stripped_fields;  // never stored, lower case
+  std::vector<std::string> stripped_fields;                   // never stored, lower case
   std::vector<std::string> targeted = {"cdn-cache-control"};  // RFC 9213 2.2, in order
 
   // --- how long it is fresh; seconds
   std::vector<ValidTime> valid;
-  std::int64_t negative = 0;  // 0: off
+  std::int64_t negative = 0;                     // 0: off
   std::vector<std::uint16_t> negative_statuses;  // empty: the usual error statuses
-  std::int64_t default_expire = 0;  // no freshness and no Last-Modified; 0: not fresh
-  std::int64_t min_expire = 0;      // lower bound of heuristic and default times
-  std::int64_t max_expire = 0;      // upper bound of every time; 0: none
-  std::uint32_t heuristic_permille = 100;  // of Date - Last-Modified (RFC 9111 4.2.2); 0: off
+  std::int64_t default_expire = 0;               // no freshness and no Last-Modified; 0: not fresh
+  std::int64_t min_expire = 0;                   // lower bound of heuristic and default times
+  std::int64_t max_expire = 0;                   // upper bound of every time; 0: none
+  std::uint32_t heuristic_permille = 100;        // of Date - Last-Modified (RFC 9111 4.2.2); 0: off
   std::int64_t heuristic_max = 86400;
   std::int64_t hit_for_miss = 5;  // how long "not storable" is remembered, for collapsing
 

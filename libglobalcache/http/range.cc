@@ -134,8 +134,7 @@ std::optional<ContentRange> parse_content_range(std::string_view value) noexcept
   return result;
 }
 
-void append_content_range(const ByteRange& range, std::uint64_t complete_length,
-                          std::string& out) {
+void append_content_range(const ByteRange& range, std::uint64_t complete_length, std::string& out) {
   out += "bytes ";
   append_number(range.first, out);
   out += '-';

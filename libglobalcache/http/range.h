@@ -37,12 +37,13 @@ struct RangeSet {
   std::uint8_t count = 0;
   std::array<ByteRange, kMaxRanges> ranges{};
 
-  std::span<const ByteRange> view() const noexcept { return {ranges.data(), count}; }
+  std::span<const ByteRange> view() const& noexcept { return {ranges.data(), count}; }
+  std::span<const ByteRange> view() const&& = delete;  // it would outlive its ranges
 };
 
-/// Reads a Range field (RFC 9110 14.2). Ignored, as the RFC allows: other units, broken syntax, more
-/// than `max_ranges` ranges (0: every Range). Overlapping and touching ranges become one, at the
-/// place of the earlier; otherwise the client's order stays. So a response never carries a byte
+/// Reads a Range field (RFC 9110 14.2). Ignored, as the RFC allows: other units, broken syntax,
+/// more than `max_ranges` ranges (0: every Range). Overlapping and touching ranges become one, at
+/// the place of the earlier; otherwise the client's order stays. So a response never carries a byte
 /// twice.
 RangeSet parse_range(std::string_view value, std::uint64_t length,
                      std::uint32_t max_ranges = 16) noexcept;

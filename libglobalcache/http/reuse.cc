@@ -107,8 +107,8 @@ ReuseDecision evaluate_reuse(const CachePolicy& policy, Method method,
     decision.refresh_in_background = within_stale_while_revalidate(meta, now_ms);
     return decision;
   }
-  const bool may_be_stale = (meta.flags & kMetaNeverStale) == 0 &&
-                            directives.max_age == kAbsent && directives.min_fresh == kAbsent;
+  const bool may_be_stale = (meta.flags & kMetaNeverStale) == 0 && directives.max_age == kAbsent &&
+                            directives.min_fresh == kAbsent;
   if (may_be_stale && within_stale_while_revalidate(meta, now_ms)) {
     decision.verdict = Reuse::kHitStale;
     decision.refresh_in_background = true;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whether a stored response may answer a request (RFC 9111 4), and what stands in for an origin that
-// fails (RFC 9111 4.2.4, RFC 5861).
+// Whether a stored response may answer a request (RFC 9111 4), and what stands in for an origin
+// that fails (RFC 9111 4.2.4, RFC 5861).
 #pragma once
 
 #include <cstdint>
@@ -24,14 +24,14 @@ enum class Reuse : std::uint8_t {
 /// Why a request goes to the origin: the fwd parameter of RFC 9211 2.2.
 enum class Forward : std::uint8_t {
   kNone,
-  kBypass,     // the cache was configured not to handle it
-  kMethod,     // the method's semantics
-  kUriMiss,    // nothing stored for the key
-  kVaryMiss,   // other variants only
-  kMiss,       // nothing stored that may be used
-  kRequest,    // request directives
-  kStale,      // stored, but stale
-  kPartial,    // stored in part
+  kBypass,    // the cache was configured not to handle it
+  kMethod,    // the method's semantics
+  kUriMiss,   // nothing stored for the key
+  kVaryMiss,  // other variants only
+  kMiss,      // nothing stored that may be used
+  kRequest,   // request directives
+  kStale,     // stored, but stale
+  kPartial,   // stored in part
 };
 
 struct ReuseDecision {
@@ -45,8 +45,8 @@ struct ReuseDecision {
   std::int64_t ttl_s = 0;      // remaining freshness lifetime; negative: stale for so long
 };
 
-/// Decides for a response whose key and variant match the request. `marked_stale`: a soft purge or a
-/// HEAD response took its freshness away at a time nobody recorded; it counts as stale since now.
+/// Decides for a response whose key and variant match the request. `marked_stale`: a soft purge or
+/// a HEAD response took its freshness away at a time nobody recorded; it counts as stale since now.
 ReuseDecision evaluate_reuse(const CachePolicy& policy, Method method,
                              const RequestDirectives& directives, const StoredMeta& meta,
                              std::int64_t now_ms, bool marked_stale = false) noexcept;
@@ -67,9 +67,9 @@ ReuseDecision evaluate_absent(const CachePolicy& policy, Method method,
 
 /// True if the stale response may be sent because the origin failed: `failure` is one bit of
 /// StaleOn. Allowed by the stale-if-error of the response or, within the policy's max_stale, of the
-/// request (for errors and 500, 502, 503, 504; RFC 5861 4), or by the policy; never against must-revalidate, proxy-revalidate,
-/// no-cache, or s-maxage without a stale-* directive beside it (RFC 9111 4.2.4), nor for requests
-/// with no-cache.
+/// request (for errors and 500, 502, 503, 504; RFC 5861 4), or by the policy; never against
+/// must-revalidate, proxy-revalidate, no-cache, or s-maxage without a stale-* directive beside it
+/// (RFC 9111 4.2.4), nor for requests with no-cache.
 bool may_serve_stale(const CachePolicy& policy, const RequestDirectives& directives,
                      const StoredMeta& meta, std::int64_t now_ms, StaleOn failure) noexcept;
 

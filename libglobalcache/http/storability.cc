@@ -69,13 +69,12 @@ bool is_storable_partial(const CachePolicy& policy, const Exchange& exchange,
 // RFC 9111 3, the last condition, plus the policy's own times.
 bool is_cacheable(const CachePolicy& policy, const ResponseInfo& info) {
   return info.directives.is_public || info.has_explicit_freshness() ||
-         is_heuristically_cacheable(info.status) ||
-         configured_lifetime(policy, info.status) > 0;
+         is_heuristically_cacheable(info.status) || configured_lifetime(policy, info.status) > 0;
 }
 
 StoreReason check_freshness(const ResponseInfo& info, const StoredMeta& meta) {
-  const bool serves_stale = (meta.flags & (kMetaSwr | kMetaSie)) != 0 &&
-                            (meta.flags & kMetaNeverStale) == 0;
+  const bool serves_stale =
+      (meta.flags & (kMetaSwr | kMetaSie)) != 0 && (meta.flags & kMetaNeverStale) == 0;
   const bool usable = (meta.flags & kMetaAlwaysRevalidate) == 0 &&
                       (meta.fresh_until_ms > meta.response_time_ms || serves_stale);
   return usable || info.has_validator() ? StoreReason::kStore : StoreReason::kNotFresh;
@@ -188,8 +187,8 @@ StoreDecision decide_store(const CachePolicy& policy, const Exchange& exchange,
 
 StoreDecision decide_store(const CachePolicy& policy, const Exchange& exchange) {
   std::string scratch;
-  const ResponseInfo info = read_response(policy, exchange.status, exchange.response,
-                                          exchange.response_time_ms, scratch);
+  const ResponseInfo info =
+      read_response(policy, exchange.status, exchange.response, exchange.response_time_ms, scratch);
   return decide(policy, exchange, info);
 }
 

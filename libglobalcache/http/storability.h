@@ -39,8 +39,8 @@ std::string_view describe(StoreReason reason) noexcept;
 /// The exchange whose response might be stored.
 struct Exchange {
   Method method = Method::kGet;
-  RequestUri uri;       // needed for POST only
-  Fields request;       // as the client sent it
+  RequestUri uri;           // needed for POST only
+  Fields request;           // as the client sent it
   bool range_sent = false;  // the request to the origin had a Range
   int status = 0;
   Fields response;

@@ -35,13 +35,13 @@ struct StoredMeta {
   std::int64_t date_ms = 0;           // Date, or response_time_ms if there is no valid one
   std::int64_t expires_ms = kNoTime;
   std::int64_t last_modified_ms = kNoTime;
-  std::int64_t base_ms = 0;         // current age = now - base_ms (RFC 9111 4.2.3)
-  std::int64_t fresh_until_ms = 0;  // the first instant at which it is stale
+  std::int64_t base_ms = 0;                          // current age = now - base_ms (RFC 9111 4.2.3)
+  std::int64_t fresh_until_ms = 0;                   // the first instant at which it is stale
   std::int64_t stale_while_revalidate_until_ms = 0;  // fresh_until_ms if there is no such time
   std::int64_t stale_if_error_until_ms = 0;          // likewise
-  std::uint64_t complete_length = 0;  // kMetaPartial: of the whole representation
-  std::uint64_t range_first = 0;      // kMetaPartial: first byte held
-  std::uint64_t range_last = 0;       // kMetaPartial: last byte held
+  std::uint64_t complete_length = 0;                 // kMetaPartial: of the whole representation
+  std::uint64_t range_first = 0;                     // kMetaPartial: first byte held
+  std::uint64_t range_last = 0;                      // kMetaPartial: last byte held
   std::uint32_t flags = 0;
   std::uint16_t status = 0;
   std::uint16_t reserved = 0;

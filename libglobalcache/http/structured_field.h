@@ -54,7 +54,7 @@ class SfParameterReader {
 struct SfMember {
   std::string_view key;  // dictionaries only
   bool is_inner_list = false;
-  SfBareItem item;        // if it is no inner list
+  SfBareItem item;         // if it is no inner list
   std::string_view inner;  // of an inner list: what is between the parentheses
   SfParameters parameters;
 };

@@ -150,7 +150,11 @@ bool append_normalised_authority(std::string_view scheme, std::string_view autho
     if (!is_ip_literal(host)) return false;
   } else {
     if (host.size() > 1 && host.back() == '.') host.remove_suffix(1);
-    if (host.empty() || !std::all_of(host.begin(), host.end(), is_unreserved)) return false;
+    if (host.empty() || host.front() == '.' || host.back() == '.' ||
+        host.find("..") != std::string_view::npos ||
+        !std::all_of(host.begin(), host.end(), is_unreserved)) {
+      return false;
+    }
   }
   append_lower(host, out);
   if (!port.empty()) {

@@ -118,8 +118,8 @@ void freshen(const CachePolicy& policy, const HeaderBlock& stored, const StoredM
 
   // Age is never stored, so that of the update is the only one there may be.
   std::string merged_scratch;
-  ResponseInfo info = read_response(policy, stored.status(), freshened.fields, response_time_ms,
-                                    merged_scratch);
+  ResponseInfo info =
+      read_response(policy, stored.status(), freshened.fields, response_time_ms, merged_scratch);
   info.age_s = update_info.age_s;
   freshened.storable =
       !(info.directives.no_store && !info.directives.must_understand && !policy.store_no_store) &&

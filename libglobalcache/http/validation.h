@@ -25,7 +25,8 @@ struct ValidationFields {
   std::array<FieldView, 2> fields{};
   std::size_t count = 0;
 
-  Fields view() const noexcept { return {fields.data(), count}; }
+  Fields view() const& noexcept { return {fields.data(), count}; }
+  Fields view() const&& = delete;  // it would outlive its fields
 };
 ValidationFields validation_fields(const CachePolicy& policy, const HeaderBlock& stored) noexcept;
 
@@ -59,14 +60,14 @@ struct Freshened {
   std::vector<FieldView> fields;  // views into the stored block, the update, and date
   std::array<char, 29> date{};
   StoredMeta meta;
-  bool vary_changed = false;     // the variant it is stored under may be wrong: store anew or drop
-  bool storable = true;          // false: the update forbids storing (no-store, private)
+  bool vary_changed = false;  // the variant it is stored under may be wrong: store anew or drop
+  bool storable = true;       // false: the update forbids storing (no-store, private)
 };
 
-/// Updates a stored response with the fields of a 304 or a HEAD response (RFC 9111 3.2): every field
-/// of the update that may_update and that is not excepted from storing replaces all stored lines of
-/// that name; the others stay. Date becomes that of the update or, without one, its arrival.
-/// Everything about freshness is computed anew.
+/// Updates a stored response with the fields of a 304 or a HEAD response (RFC 9111 3.2): every
+/// field of the update that may_update and that is not excepted from storing replaces all stored
+/// lines of that name; the others stay. Date becomes that of the update or, without one, its
+/// arrival. Everything about freshness is computed anew.
 void freshen(const CachePolicy& policy, const HeaderBlock& stored, const StoredMeta& stored_meta,
              Fields update, std::int64_t request_time_ms, std::int64_t response_time_ms,
              Freshened& freshened);

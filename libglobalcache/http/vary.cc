@@ -9,10 +9,19 @@ namespace mcs::http {
 namespace {
 
 // Fields whose value is not a list, although it may contain commas.
-constexpr std::array<std::string_view, 13> kSingletons = {
-    "authorization", "cookie",  "date",           "from",          "host",
-    "if-range",      "origin",  "referer",        "user-agent",    "x-forwarded-proto",
-    "content-type",  "purpose", "if-modified-since"};
+constexpr std::array<std::string_view, 13> kSingletons = {"authorization",
+                                                          "cookie",
+                                                          "date",
+                                                          "from",
+                                                          "host",
+                                                          "if-range",
+                                                          "origin",
+                                                          "referer",
+                                                          "user-agent",
+                                                          "x-forwarded-proto",
+                                                          "content-type",
+                                                          "purpose",
+                                                          "if-modified-since"};
 
 enum class Kind : std::uint8_t { kList, kSingleton, kWeighted, kAccept };
 
@@ -207,8 +216,7 @@ bool append_vary_spec(Fields response, std::string& spec) {
     for (std::string_view member; reader.next(member);) names[count++] = member;
   }
   const auto end = names.begin() + static_cast<std::ptrdiff_t>(count);
-  std::sort(names.begin(), end,
-            [](auto a, auto b) { return compare_ignore_case(a, b) < 0; });
+  std::sort(names.begin(), end, [](auto a, auto b) { return compare_ignore_case(a, b) < 0; });
   const auto unique_end = std::unique(names.begin(), end, equals_ignore_case);
   for (auto name = names.begin(); name != unique_end; ++name) {
     if (name != names.begin()) spec += ',';

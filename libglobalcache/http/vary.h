@@ -3,8 +3,8 @@
 //
 // A response with Vary has a spec, the normalised list of its field names, e.g.
 // "accept-encoding,accept-language". The variant key of a request under a spec is the normalised
-// values of these fields, length-prefixed in the order of the spec. Equal variant keys mean that the
-// requests match. A request may have to be tried with every spec stored for its key.
+// values of these fields, length-prefixed in the order of the spec. Equal variant keys mean that
+// the requests match. A request may have to be tried with every spec stored for its key.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +26,8 @@ bool has_unmatchable_vary(Fields response) noexcept;
 /// Nothing is appended without Vary. False, with `spec` as it was, if has_unmatchable_vary.
 bool append_vary_spec(Fields response, std::string& spec);
 
-/// Appends the variant key of a request: for each name of the spec 'a' (absent) or 'p' (present) and,
-/// if present, u32 little endian length and the normalised value.
+/// Appends the variant key of a request: for each name of the spec 'a' (absent) or 'p' (present)
+/// and, if present, u32 little endian length and the normalised value.
 ///
 /// Normalised (RFC 9111 4.1): lines joined with a comma, whitespace around commas outside quotes
 /// removed. Accept-Encoding and Accept-Language: lower case, weights in one form, sorted (there
