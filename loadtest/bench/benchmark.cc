@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "loadtest/bench/benchmark.h"
+
+#include "loadtest/bench/hit.h"
+
+namespace mcs::loadtest {
+
+std::vector<std::unique_ptr<Benchmark>> all_benchmarks() {
+  std::vector<std::unique_ptr<Benchmark>> all;
+  all.push_back(std::make_unique<HitBenchmark>());
+  return all;
+}
+
+}  // namespace mcs::loadtest

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "loadtest/bench/hit.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <random>
+
+#include "loadtest/bench/contenders.h"
+#include "loadtest/bench/statistics.h"
+#include "loadtest/harness/proc_info.h"
+#include "loadtest/wrk/wrk.h"
+
+namespace mcs::loadtest {
+
+namespace {
+
+// One contender at one size: what is measured in turn.
+struct Case {
+  Contender* contender;
+  size_t size;
+  std::vector<std::string> fields;
+  std::vector<double> cpu_us;  // per request, one per round
+  std::vector<double> rps;
+};
+
+uint64_t workers_cpu_ns(const WebServer& server) {
+  uint64_t sum = 0;
+  for (const pid_t pid : server.worker_pids()) {
+    sum += process_cpu_ns(pid).value_or(0);
+  }
+  return sum;
+}
+
+Result<void> measure(Case& one, int client_cpu, int seconds, int connections) {
+  const WebServer& server = *one.contender->server;
+  WrkOptions wrk;
+  wrk.url = server.url(HitContenders::path_of(one.size));
+  wrk.seconds = seconds;
+  wrk.connections = connections;
+  wrk.cpus = {client_cpu};
+  const auto workers = server.worker_pids();
+  const uint64_t before = workers_cpu_ns(server);
+  const auto result = run_wrk(wrk);
+  const uint64_t after = workers_cpu_ns(server);
+  if (!result) {
+    return fail("{}: {}", one.contender->name, result.error().message);
+  }
+  if (server.worker_pids() != workers) {
+    return fail("{}: a worker ended during the measurement", one.contender->name);
+  }
+  // wrk compares no bodies, but the bytes must be there.
+  if (result->requests == 0 || result->errors() > 0 ||
+      result->bytes < result->requests * one.size) {
+    return fail("{} at {} bytes: wrk saw {} errors and {} bytes in {} requests",
+                one.contender->name, one.size, result->errors(), result->bytes, result->requests);
+  }
+  one.cpu_us.push_back(static_cast<double>(after - before) / 1e3 /
+                       static_cast<double>(result->requests));
+  one.rps.push_back(result->rps());
+  return {};
+}
+
+// Replaces the line before, on a terminal only.
+void show_progress(const std::string& line) {
+  if (isatty(STDERR_FILENO) != 0) {
+    std::fputs(("\r\033[K" + line).c_str(), stderr);
+  }
+}
+
+nlohmann::json interval_json(const Interval& interval) {
+  return nlohmann::json::array({interval.low, interval.high});
+}
+
+nlohmann::json report(const std::vector<Case>& cases, uint64_t seed) {
+  nlohmann::json list = nlohmann::json::array();
+  std::fputs(fmt::format("\n{:<18} {:>7} {:>8} {:>17} {:>9}   {}\n", "contender", "bytes", "cpu us",
+                         "95 % interval", "req/s", "ours / peer (CPU per request)")
+                 .c_str(),
+             stdout);
+  for (const Case& one : cases) {
+    const Interval cpu = bootstrap_median(one.cpu_us, seed);
+    nlohmann::json ratios = nlohmann::json::object();
+    nlohmann::json ratio_intervals = nlohmann::json::object();
+    std::string ratio_text;
+    for (const Case& peer : cases) {
+      if (!one.contender->ours || peer.contender->ours || peer.size != one.size ||
+          peer.contender->family != one.contender->family) {
+        continue;
+      }
+      const Interval ratio = bootstrap_ratio(one.cpu_us, peer.cpu_us, seed);
+      ratios[peer.contender->name] = ratio.value;
+      ratio_intervals[peer.contender->name] = interval_json(ratio);
+      ratio_text += fmt::format("{} {:.2f} [{:.2f} {:.2f}]  ", peer.contender->name, ratio.value,
+                                ratio.low, ratio.high);
+    }
+    std::fputs(
+        fmt::format("{:<18} {:>7} {:>8.2f} {:>8.2f} {:>8.2f} {:>9.0f}   {}\n", one.contender->name,
+                    one.size, cpu.value, cpu.low, cpu.high, median(one.rps), ratio_text)
+            .c_str(),
+        stdout);
+    list.push_back({{"name", one.contender->name},
+                    {"size", one.size},
+                    {"cpu_us", cpu.value},
+                    {"cpu_us_interval", interval_json(cpu)},
+                    {"rps", median(one.rps)},
+                    {"ratio_to", ratios},
+                    {"ratio_to_interval", ratio_intervals},
+                    {"fields", one.fields},
+                    {"rounds", {{"cpu_us", one.cpu_us}, {"rps", one.rps}}}});
+  }
+  return {{"cases", list}};
+}
+
+}  // namespace
+
+void HitBenchmark::add_options(CLI::App& app) {
+  app.add_option("--rounds", rounds_, "Rounds; each measures every contender once")
+      ->check(CLI::Range(1, 1000));
+  app.add_option("--seconds", seconds_, "Of each measurement")->check(CLI::Range(1, 600));
+  app.add_option("--connections", connections_, "Of wrk")
+      ->check(CLI::Range(1, 100))
+      ->capture_default_str();
+  app.add_option("--sizes", kib_, "Sizes of the body in KiB; the first one also for `return`")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 100'000))
+      ->capture_default_str();
+}
+
+Result<nlohmann::json> HitBenchmark::run(const std::atomic<bool>& interrupted) {
+  const int rounds = rounds_ > 0 ? rounds_ : (quick ? 3 : 11);
+  const int seconds = seconds_ > 0 ? seconds_ : (quick ? 1 : 2);
+  const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+  if (cpus < 2) {
+    return fail("this needs two CPUs: one for the server, one for the load");
+  }
+  constexpr int kServerCpu = 0;
+  constexpr int kClientCpu = 1;
+  std::vector<size_t> sizes;
+  for (const size_t kib : kib_) {
+    sizes.push_back(kib * 1024);
+  }
+  auto contenders = HitContenders::start(sizes, kServerCpu);
+  if (!contenders) {
+    return tl::unexpected(contenders.error());
+  }
+  std::vector<Case> cases;
+  for (const size_t size : sizes) {
+    for (Contender& contender : (*contenders)->all()) {
+      if (std::find(contender.sizes.begin(), contender.sizes.end(), size) !=
+          contender.sizes.end()) {
+        const auto fields = (*contenders)->field_names(contender, size);
+        if (!fields) {
+          return tl::unexpected(fields.error());
+        }
+        cases.push_back({&contender, size, *fields, {}, {}});
+      }
+    }
+  }
+
+  std::mt19937_64 random(seed);
+  std::vector<size_t> order(cases.size());
+  for (size_t i = 0; i < order.size(); ++i) {
+    order[i] = i;
+  }
+  const auto hits_before = (*contenders)->domain_hits();
+  if (!hits_before) {
+    return tl::unexpected(hits_before.error());
+  }
+  uint64_t our_requests = 0;
+  for (int round = 1; round <= rounds; ++round) {
+    std::shuffle(order.begin(), order.end(), random);
+    for (const size_t i : order) {
+      show_progress(fmt::format("round {}/{}: {} at {} bytes", round, rounds,
+                                cases[i].contender->name, cases[i].size));
+      if (auto measured = measure(cases[i], kClientCpu, seconds, connections_); !measured) {
+        return tl::unexpected(measured.error());
+      }
+      if (cases[i].contender->ours) {
+        our_requests += static_cast<uint64_t>(cases[i].rps.back() * seconds);
+      }
+      if (interrupted) {
+        return fail("interrupted in round {}", round);
+      }
+    }
+  }
+  show_progress("");
+  const auto hits_after = (*contenders)->domain_hits();
+  if (!hits_after) {
+    return tl::unexpected(hits_after.error());
+  }
+  if (static_cast<double>(*hits_after - *hits_before) < .98 * static_cast<double>(our_requests)) {
+    return fail("only {} of {} measured requests to our modules were hits",
+                *hits_after - *hits_before, our_requests);
+  }
+  if (auto checked = (*contenders)->check(); !checked) {
+    return fail("after the measurement: {}", checked.error().message);
+  }
+  nlohmann::json json = report(cases, seed);
+  json["round_count"] = rounds;
+  json["seconds"] = seconds;
+  json["connections"] = connections_;
+  json["seed"] = seed;
+  json["quick"] = quick;
+  return json;
+}
+
+}  // namespace mcs::loadtest
