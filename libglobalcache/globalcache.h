@@ -194,6 +194,7 @@ typedef struct mcs_response {
   mcs_cache_status cache_status;
   int status;                 /**< HTTP status code; 200 for a file */
   time_t last_modified;       /**< seconds; -1 if unknown */
+  mcs_str last_modified_field; /**< the same as an HTTP date, for servers that can use it */
   mcs_str etag;               /**< with its quotes; size 0 if none */
   mcs_str cache_status_field; /**< value for the Cache-Status field; size 0 if not wanted */
   uint64_t body_length;       /**< bytes */

@@ -25,6 +25,7 @@ namespace {
 
 const ngx_str_t kEtag = text("ETag");
 const ngx_str_t kCacheStatus = text("Cache-Status");
+const ngx_str_t kLastModified = text("Last-Modified");
 
 constexpr size_t kCopySize = 65536;
 // A client that takes everything at once must not keep the worker from all others.
@@ -71,6 +72,12 @@ ngx_int_t set_headers(ngx_http_request_t* r, const mcs_response& response) noexc
   r->headers_out.status = static_cast<ngx_uint_t>(response.status);
   r->headers_out.content_length_n = static_cast<off_t>(response.body_length);
   r->headers_out.last_modified_time = response.last_modified;
+  if (response.last_modified_field.size > 0) {
+    r->headers_out.last_modified = add_header(r, kLastModified, response.last_modified_field);
+    if (r->headers_out.last_modified == nullptr) {
+      return NGX_ERROR;
+    }
+  }
   if (response.etag.size > 0 && core->etag) {
     r->headers_out.etag = add_header(r, kEtag, response.etag);
     if (r->headers_out.etag == nullptr) {

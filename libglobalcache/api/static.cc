@@ -12,6 +12,7 @@
 #include "libglobalcache/api/policy.h"
 #include "libglobalcache/api/process.h"
 #include "libglobalcache/api/response.h"
+#include "libglobalcache/http/date.h"
 #include "libglobalcache/http/etag.h"
 #include "libglobalcache/http/key.h"
 
@@ -34,9 +35,11 @@ struct FileHead {
   std::uint64_t inode;
   std::uint64_t size;
   char etag[40];
+  char last_modified[32];  // 29 characters; formatted once, when the file is stored
 };
-static_assert(sizeof(FileHead) == 88);
-constexpr std::uint32_t kFileHead = 0x46494c31;  // "FIL1"
+static_assert(sizeof(FileHead) == 120);
+constexpr std::uint32_t kFileHead = 0x46494c32;  // "FIL2"
+constexpr std::size_t kDateSize = 29;
 
 std::int64_t ns(const timespec& t) {
   return static_cast<std::int64_t>(t.tv_sec) * 1000000000 + t.tv_nsec;
@@ -55,6 +58,14 @@ FileHead describe(const mcs_process& process, const struct stat& info) {
   const http::StaticEtag etag = http::make_static_etag(head.mtime_ns, head.size);
   head.etag_size = static_cast<std::uint8_t>(etag.view().size());
   std::memcpy(head.etag, etag.view().data(), etag.view().size());
+  return head;
+}
+
+/// With what only responses need.
+FileHead described(const mcs_process& process, const struct stat& info) {
+  FileHead head = describe(process, info);
+  const auto date = http::format_http_date(head.mtime_ns / 1000000);
+  std::memcpy(head.last_modified, date.data(), kDateSize);
   return head;
 }
 
@@ -77,7 +88,6 @@ struct Request {
   const mcs_static_request& ask;
   mcs_response& response;
   cache::Key key;
-  std::string key_bytes;
 
   void* alloc(std::size_t n) const { return ask.alloc(ask.alloc_context, n); }
 };
@@ -88,11 +98,13 @@ bool put_fields(Request& r, const FileHead& head, mcs_cache_status status) {
   out.status = 200;
   out.last_modified = static_cast<time_t>(head.mtime_ns / 1000000000);
   out.body_length = head.size;
-  auto* etag = static_cast<char*>(r.alloc(sizeof head.etag));
-  if (etag == nullptr) return false;
+  auto* text = static_cast<char*>(r.alloc(sizeof head.etag + kDateSize));
+  if (text == nullptr) return false;
   const std::size_t n = std::min<std::size_t>(head.etag_size, sizeof head.etag);
-  std::memcpy(etag, head.etag, n);
-  out.etag = {etag, n};
+  std::memcpy(text, head.etag, n);
+  std::memcpy(text + sizeof head.etag, head.last_modified, kDateSize);
+  out.etag = {text, n};
+  out.last_modified_field = {text + sizeof head.etag, kDateSize};
   return true;
 }
 
@@ -178,7 +190,7 @@ mcs_outcome serve_file(Request& r, mcs_cache_status status) {
   struct stat info {};
   if (fd < 0) return MCS_DECLINED;
   if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) ||
-      !put_fields(r, describe(r.process, info), status)) {
+      !put_fields(r, described(r.process, info), status)) {
     ::close(fd);
     return MCS_DECLINED;
   }
@@ -202,7 +214,7 @@ Stored store_file(Request& r, cache::Fill& fill, std::uint64_t largest) {
   } close_at_end{fd};
   struct stat info {};
   if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) return Stored::kUnusable;
-  const FileHead before = describe(r.process, info);
+  const FileHead before = described(r.process, info);
   const std::int64_t now = runtime::wall_ms();
   if (before.size > largest || is_young(before, now)) return Stored::kNo;
   fill.set_head(std::as_bytes(std::span(&before, 1)), before.size);
@@ -358,11 +370,13 @@ mcs_outcome mcs_static_get(mcs_process* process, const mcs_static_request* reque
   *response = mcs_response{};
   response->file_fd = -1;
   response->last_modified = -1;
-  api::Request r{*process, *request, *response, {}, {}};
+  api::Request r{*process, *request, *response, {}};
+  // Reused, so that a hit allocates nothing.
+  static thread_local std::string key;
   const auto ok = http::build_static_key(request->policy->rules.key_base,
-                                         {request->path.data, request->path.size}, r.key_bytes);
+                                         {request->path.data, request->path.size}, key);
   if (!ok) return MCS_DECLINED;
-  r.key = process->cache->make_key(r.key_bytes);
+  r.key = process->cache->make_key(key);
   process->count(api::kRequests);
   const api::LatencySample sample(*process);
   return api::get(r);

@@ -177,13 +177,15 @@ SegmentUsage View::usage(std::uint32_t node) const {
   return usage;
 }
 
-std::array<std::uint64_t, runtime::kStatCells> View::sum_stats() const {
-  std::array<std::uint64_t, runtime::kStatCells> sums{};
+std::vector<runtime::GlobalStatistics::Row> View::statistics() const {
+  using Row = runtime::GlobalStatistics::Row;
+  std::vector<Row> table;
   for (std::uint32_t node = 0; node < memory_.nodes(); ++node) {
     const runtime::StatTotals& stats = totals(node);
     const std::uint64_t active = stats.active.load(kAcquire);
-    for (const auto& cells : stats.copies[(active - 1) & 1].kinds) {
-      for (unsigned i = 0; i < runtime::kStatCells; ++i) sums[i] += cells[i];
+    for (unsigned kind = 0; kind < runtime::kServerKinds; ++kind) {
+      table.push_back(Row{static_cast<runtime::ServerKind>(kind), node,
+                          stats.copies[(active - 1) & 1].kinds[kind]});
     }
   }
   for (std::uint32_t number = 0; number < slot_count_; ++number) {
@@ -191,11 +193,17 @@ std::array<std::uint64_t, runtime::kStatCells> View::sum_stats() const {
     const InstanceState state = StateWord::state(word);
     if (state == InstanceState::kFree || state == InstanceState::kInvalid) continue;
     if (control(number).folded.load(kAcquire) == StateWord::incarnation(word)) continue;
+    const runtime::Slot& their = slot(number);
+    const auto kind = static_cast<unsigned>(runtime::server_kind(text(their.server).c_str()));
+    Row& row = table[number / slots_per_node() * runtime::kServerKinds + kind];
     for (unsigned i = 0; i < runtime::kStatCells; ++i) {
-      sums[i] += slot(number).stats[i].load(kRelaxed);
+      row.cells[i] += their.stats[i].load(kRelaxed);
     }
   }
-  return sums;
+  std::erase_if(table, [](const Row& row) {
+    return std::all_of(row.cells.begin(), row.cells.end(), [](std::uint64_t n) { return n == 0; });
+  });
+  return table;
 }
 
 std::vector<RecordedEvent> View::history() const {

@@ -19,6 +19,7 @@
 #include "libglobalcache/cache/space.h"
 #include "libglobalcache/runtime/layout.h"
 #include "libglobalcache/runtime/liveness.h"
+#include "libglobalcache/runtime/statistics.h"
 
 namespace mcs::cache {
 
@@ -114,9 +115,9 @@ class View {
   /// Every slot that is not FREE; those with an invalid state word too.
   std::vector<InstanceInfo> instances(runtime::Liveness& liveness) const;
   SegmentUsage usage(std::uint32_t node) const;
-  /// What all instances counted, the dead and the living, per cell. One that leaves during the call
-  /// may be missing or counted twice in this answer.
-  std::array<std::uint64_t, runtime::kStatCells> sum_stats() const;
+  /// What all instances counted, the dead and the living: one row per server and node that counted
+  /// anything. One that leaves during the call may be missing or counted twice in this answer.
+  std::vector<runtime::GlobalStatistics::Row> statistics() const;
   /// The history of all nodes, oldest first by wall clock.
   std::vector<RecordedEvent> history() const;
   /// All pins in the domain, sorted; a link pinned n times is there n times.

@@ -12,9 +12,10 @@ namespace {
 using Unexpected = tl::unexpected<KeyError>;
 
 void append_u32(std::size_t value, std::string& out) {
-  for (int shift = 0; shift < 32; shift += 8) {
-    out += static_cast<char>(value >> shift & 0xffu);
-  }
+  const char bytes[] = {static_cast<char>(value & 0xffu), static_cast<char>(value >> 8 & 0xffu),
+                        static_cast<char>(value >> 16 & 0xffu),
+                        static_cast<char>(value >> 24 & 0xffu)};
+  out.append(bytes, sizeof bytes);
 }
 
 void append_part(std::string_view part, std::string& out) {

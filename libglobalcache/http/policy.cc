@@ -538,7 +538,7 @@ constexpr std::array kEntries = {
     Entry{{"lock_busy", "LockBusy", "pass|503", "what happens when too many wait already", 1, 1},
           set_lock_busy,
           copy<&P::lock_busy_503>},
-    Entry{{"status", "Status", "on|off|name", "the Cache-Status field (RFC 9211)", 1, 1},
+    Entry{{"status_header", "StatusHeader", "on|off|name", "the Cache-Status field (RFC 9211)", 1, 1},
           set_cache_status,
           copy<&P::send_cache_status, &P::cache_status_name>},
     Entry{{"purge", "Purge", "address[/bits] ...|off", "who may purge with the PURGE method", 1,
@@ -561,8 +561,9 @@ constexpr auto make_infos() {
 }
 constexpr auto kInfos = make_infos();
 
-constexpr std::array<std::uint16_t, 12> kErrorStatuses = {400, 403, 404, 405, 410, 414,
-                                                          500, 501, 502, 503, 504, 451};
+// Neither 400 nor 403: what one client's request provokes must not meet all others.
+constexpr std::array<std::uint16_t, 10> kErrorStatuses = {404, 405, 410, 414, 451,
+                                                          500, 501, 502, 503, 504};
 
 bool matches_network(const Network& network, const Network& address) {
   if (network.is_v6 != address.is_v6) return false;

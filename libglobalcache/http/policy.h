@@ -97,12 +97,13 @@ struct CachePolicy {
 
   // --- how long it is fresh; seconds
   std::vector<ValidTime> valid;
-  std::int64_t negative = 0;                     // 0: off
-  std::vector<std::uint16_t> negative_statuses;  // empty: the usual error statuses
-  std::int64_t default_expire = 0;               // no freshness and no Last-Modified; 0: not fresh
-  std::int64_t min_expire = 0;                   // lower bound of heuristic and default times
-  std::int64_t max_expire = 0;                   // upper bound of every time; 0: none
-  std::uint32_t heuristic_permille = 100;        // of Date - Last-Modified (RFC 9111 4.2.2); 0: off
+  std::int64_t negative = 0;  // 0: off
+  // Empty: 404, 405, 410, 414, 451, 500 to 504.
+  std::vector<std::uint16_t> negative_statuses;
+  std::int64_t default_expire = 0;         // no freshness and no Last-Modified; 0: not fresh
+  std::int64_t min_expire = 0;             // lower bound of heuristic and default times
+  std::int64_t max_expire = 0;             // upper bound of every time; 0: none
+  std::uint32_t heuristic_permille = 100;  // of Date - Last-Modified (RFC 9111 4.2.2); 0: off
   std::int64_t heuristic_max = 86400;
   std::int64_t hit_for_miss = 5;  // how long "not storable" is remembered, for collapsing
 
@@ -125,7 +126,7 @@ struct CachePolicy {
   bool lock_busy_503 = false;           // too many wait already: 503 instead of passing
 
   // --- what else
-  bool send_cache_status = true;
+  bool send_cache_status = false;
   std::string cache_status_name = "mcs";  // RFC 9211 2
   bool purge = false;
   std::vector<Network> purge_from;

@@ -98,7 +98,9 @@ TEST(Negative, CoversErrorsUnlessListed) {
   EXPECT_EQ(set(policy, "negative", {"10s"}), "");
   EXPECT_EQ(configured_lifetime(policy, 404), 10);
   EXPECT_EQ(configured_lifetime(policy, 503), 10);
-  EXPECT_EQ(configured_lifetime(policy, 200), -1);
+  for (const int status : {200, 301, 400, 403}) {
+    EXPECT_EQ(configured_lifetime(policy, status), -1) << status;
+  }
   EXPECT_EQ(set(policy, "valid", {"404", "1m"}), "");
   EXPECT_EQ(configured_lifetime(policy, 404), 60);
   EXPECT_EQ(set(policy, "Negative", {"20s", "410"}), "");
@@ -169,7 +171,7 @@ TEST(Directives, SetTheirMembers) {
   EXPECT_EQ(p.lock_timeout_ms, 250);
   EXPECT_EQ(set(p, "lock_busy", {"503"}), "");
   EXPECT_TRUE(p.lock_busy_503);
-  EXPECT_EQ(set(p, "status", {"edge 1"}), "");
+  EXPECT_EQ(set(p, "status_header", {"edge 1"}), "");
   EXPECT_TRUE(p.send_cache_status);
   EXPECT_EQ(p.cache_status_name, "edge 1");
   EXPECT_EQ(set(p, "Status", {"off"}), "");
@@ -211,7 +213,7 @@ TEST(Directives, SayWhatIsWrongInOneLine) {
       {"purge", {"localhost"}, "\"localhost\" is no address; write for example 127.0.0.1"},
       {"purge", {"10.0.0.0/33"}, "\"10.0.0.0/33\" needs a prefix length from 0 to 32"},
       {"key_base", {""}, "the key base is empty"},
-      {"status", {"a\nb"}, "write on, off, or the name of this cache"},
+      {"status_header", {"a\nb"}, "write on, off, or the name of this cache"},
   };
   for (const auto& c : cases) {
     CachePolicy policy;
