@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+// Making nodes and memory fail.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/falloc.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <random>
+
+#include "gsm-emu/cli/command.h"
+#include "gsm-emu/cli/processes.h"
+
+namespace mcs::emu {
+namespace {
+
+using nlohmann::json;
+
+/// Closes at the end.
+class File {
+ public:
+  static Result<File> open(const std::string& path) {
+    const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) {
+      return fail(
+          errno == EACCES ? ErrorCode::kPermission : ErrorCode::kSystem,
+          fmt::format("cannot open {}: {}; run as the domain's owner", path, std::strerror(errno)));
+    }
+    return File(fd);
+  }
+  File(File&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  File& operator=(File&&) = delete;
+  ~File() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  int fd() const { return fd_; }
+  std::uint64_t size() const {
+    struct stat info {};
+    return ::fstat(fd_, &info) == 0 ? static_cast<std::uint64_t>(info.st_size) : 0;
+  }
+
+ private:
+  explicit File(int fd) : fd_(fd) {}
+  int fd_;
+};
+
+Error system_error(const std::string& what) {
+  return {ErrorCode::kSystem, fmt::format("{}: {}", what, std::strerror(errno))};
+}
+
+/// The node's processes, or an error if the node does not exist.
+Result<void> collect(const Common& common, std::uint32_t node, NodeProcesses& processes) {
+  const auto domain = find_domain(common);
+  if (!domain) return tl::unexpected(domain.error());
+  if (const auto file = segment_file(*domain, node); !file) return tl::unexpected(file.error());
+  processes.add(read_records(domain->path, node));
+  // A domain with lost memory cannot be opened any more; its commands are known all the same.
+  if (auto instances = live_instances(common)) {
+    std::erase_if(*instances, [&](const LiveInstance& instance) { return instance.node != node; });
+    processes.add(*instances);
+  }
+  return {};
+}
+
+json unreachable_json(const NodeProcesses& processes, std::string& text) {
+  json all = json::array();
+  for (const LiveInstance& instance : processes.unreachable()) {
+    all.push_back({{"server", instance.server},
+                   {"pid", instance.pid},
+                   {"pid_namespace", instance.pid_namespace}});
+    text += fmt::format("not reached: {} pid {} in another pid namespace ({})\n", instance.server,
+                        instance.pid, instance.pid_namespace);
+  }
+  return all;
+}
+
+int signal_node(const Common& common, std::uint32_t node, bool stop) {
+  NodeProcesses processes;
+  if (const auto ok = collect(common, node, processes); !ok) return fail_with(ok.error());
+  bool complete = true;
+  if (stop) {
+    complete = processes.stop();
+  } else {
+    processes.resume();
+  }
+  std::string text = fmt::format("node {}: {} processes {}\n", node, processes.met().size(),
+                                 stop ? "stopped" : "continued");
+  json unreachable = unreachable_json(processes, text);
+  complete = complete && unreachable.empty();
+  const int printed = print(common,
+                            {{"node", node},
+                             {stop ? "stopped" : "continued", processes.met()},
+                             {"unreachable", std::move(unreachable)},
+                             {"complete", complete}},
+                            text);
+  return printed != kDone ? printed : complete ? kDone : kPartly;
+}
+
+}  // namespace
+
+int crash(const Common& common, std::uint32_t node, bool keep_memory) {
+  NodeProcesses processes;
+  if (const auto ok = collect(common, node, processes); !ok) return fail_with(ok.error());
+  const auto file = segment_file(*find_domain(common), node);
+  if (!file) return fail_with(file.error());
+  const bool ended = processes.kill();
+  if (!keep_memory && ::truncate(file->path.c_str(), 0) != 0) {
+    return fail_with(system_error("cannot take away " + file->path));
+  }
+  std::string text = fmt::format("node {} crashed: {} processes ended, its memory is {}\n", node,
+                                 processes.met().size(), keep_memory ? "kept" : "lost");
+  json unreachable = unreachable_json(processes, text);
+  if (!ended) text += "some processes have not ended within 10 s\n";
+  const bool complete = ended && unreachable.empty();
+  const int printed = print(common,
+                            {{"node", node},
+                             {"killed", processes.met()},
+                             {"memory", keep_memory ? "kept" : "lost"},
+                             {"unreachable", std::move(unreachable)},
+                             {"complete", complete}},
+                            text);
+  return printed != kDone ? printed : complete ? kDone : kPartly;
+}
+
+int freeze(const Common& common, std::uint32_t node) { return signal_node(common, node, true); }
+int thaw(const Common& common, std::uint32_t node) { return signal_node(common, node, false); }
+
+int lose(const Common& common, std::uint32_t node, std::optional<std::uint64_t> page) {
+  const auto domain = find_domain(common);
+  if (!domain) return fail_with(domain.error());
+  const auto file = segment_file(*domain, node);
+  if (!file) return fail_with(file.error());
+  auto opened = File::open(file->path);
+  if (!opened) return fail_with(opened.error());
+  const std::uint64_t size = opened->size();
+  const std::uint64_t pages = size / gsm::kPageSize;
+  if (page && *page >= pages) {
+    return fail_with(
+        {ErrorCode::kInvalidArgument,
+         pages == 0 ? fmt::format("node {} has no memory left to lose", node)
+                    : fmt::format("--page {}: node {} has pages 0 to {}", *page, node, pages - 1)});
+  }
+  const std::uint64_t kept = page.value_or(0) * gsm::kPageSize;
+  if (::ftruncate(opened->fd(), static_cast<off_t>(kept)) != 0) {
+    return fail_with(system_error("cannot take away " + file->path));
+  }
+  return print(
+      common, {{"node", node}, {"file", file->path}, {"bytes_before", size}, {"bytes_left", kept}},
+      fmt::format("node {} has lost {} of {} pages\n", node, pages - kept / gsm::kPageSize, pages));
+}
+
+int damage(const Common& common, std::uint32_t node, const DamageOptions& options) {
+  const auto domain = find_domain(common);
+  if (!domain) return fail_with(domain.error());
+  const auto file = segment_file(*domain, node);
+  if (!file) return fail_with(file.error());
+  auto opened = File::open(file->path);
+  if (!opened) return fail_with(opened.error());
+  const std::uint64_t size = opened->size();
+  if (size < 2 * gsm::kPageSize) {
+    return fail_with({ErrorCode::kLost, fmt::format("node {} has no memory left to damage", node)});
+  }
+  if (options.zero_page) {
+    const std::uint64_t at = *options.zero_page * gsm::kPageSize;
+    if (*options.zero_page >= size / gsm::kPageSize) {
+      return fail_with({ErrorCode::kInvalidArgument,
+                        fmt::format("--zero-page {}: node {} has pages 0 to {}", *options.zero_page,
+                                    node, size / gsm::kPageSize - 1)});
+    }
+    if (::fallocate(opened->fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                    static_cast<off_t>(at), gsm::kPageSize) != 0) {
+      return fail_with(system_error("cannot empty a page of " + file->path));
+    }
+    return print(common, {{"node", node}, {"zeroed_page", *options.zero_page}},
+                 fmt::format("page {} of node {} reads as zeros\n", *options.zero_page, node));
+  }
+
+  gsm::SegmentHeader header{};
+  const bool readable =
+      ::pread(opened->fd(), &header, sizeof header, 0) == static_cast<ssize_t>(sizeof header) &&
+      header.meta_bytes > gsm::kPageSize && header.meta_bytes < size;
+  std::uint64_t first = gsm::kPageSize;
+  std::uint64_t end = size;
+  if (options.where == "header") {
+    first = 0;
+    end = sizeof(gsm::SegmentHeader);
+  } else if (options.where != "all") {
+    if (!readable) {
+      return fail_with(
+          {ErrorCode::kDamaged, fmt::format("the header of {} is damaged already; only "
+                                            "--where all works",
+                                            file->path)});
+    }
+    (options.where == "metadata" ? end : first) = header.meta_bytes;
+  }
+  const std::uint64_t seed = options.seed.value_or(std::random_device{}());
+  std::mt19937_64 random(seed);
+  std::vector<std::uint64_t> offsets;
+  if (options.offset) {
+    if (*options.offset >= size) {
+      return fail_with({ErrorCode::kInvalidArgument,
+                        fmt::format("--offset {}: the segment of node {} is {} bytes long",
+                                    *options.offset, node, size)});
+    }
+    offsets.push_back(*options.offset);
+  }
+  for (std::uint64_t i = 0; i < options.random; ++i)
+    offsets.push_back(first + random() % (end - first));
+  json spots = json::array();
+  std::string text;
+  for (const std::uint64_t offset : offsets) {
+    unsigned char byte = 0;
+    const auto at = static_cast<off_t>(offset);
+    const bool was_read = ::pread(opened->fd(), &byte, 1, at) == 1;
+    const unsigned before = byte;
+    byte = static_cast<unsigned char>(byte ^ (1 + random() % 255));
+    if (!was_read || ::pwrite(opened->fd(), &byte, 1, at) != 1) {
+      return fail_with(system_error("cannot damage " + file->path));
+    }
+    spots.push_back({{"offset", offset}, {"before", before}, {"after", byte}});
+    if (offsets.size() <= 20) {
+      text += fmt::format("byte {}: {:#04x} is now {:#04x}\n", offset, before, byte);
+    }
+  }
+  text += fmt::format("{} damaged bytes in the segment of node {}, seed {}\n", offsets.size(), node,
+                      seed);
+  return print(common, {{"node", node}, {"seed", seed}, {"spots", std::move(spots)}}, text);
+}
+
+}  // namespace mcs::emu
