@@ -28,7 +28,6 @@ struct Call {
   CachePolicy& policy;
   std::string_view name;
   Args args;
-  bool first;  // the directive was not given before in this policy
 
   std::string_view arg() const { return args.front(); }
 };
@@ -220,7 +219,6 @@ Result<void> set_valid(const Call& call) {
   }
   if (added.empty()) added = {{200, *seconds}, {301, *seconds}, {302, *seconds}};
   std::vector<ValidTime>& valid = call.policy.valid;
-  if (call.first) valid.clear();
   for (const ValidTime& time : added) {
     std::erase_if(valid, [&](const ValidTime& old) { return old.status == time.status; });
     valid.push_back(time);
@@ -538,9 +536,10 @@ constexpr std::array kEntries = {
     Entry{{"lock_busy", "LockBusy", "pass|503", "what happens when too many wait already", 1, 1},
           set_lock_busy,
           copy<&P::lock_busy_503>},
-    Entry{{"status_header", "StatusHeader", "on|off|name", "the Cache-Status field (RFC 9211)", 1, 1},
-          set_cache_status,
-          copy<&P::send_cache_status, &P::cache_status_name>},
+    Entry{
+        {"status_header", "StatusHeader", "on|off|name", "the Cache-Status field (RFC 9211)", 1, 1},
+        set_cache_status,
+        copy<&P::send_cache_status, &P::cache_status_name>},
     Entry{{"purge", "Purge", "address[/bits] ...|off", "who may purge with the PURGE method", 1,
            kMany},
           set_purge,
@@ -596,7 +595,7 @@ Result<void> set_directive(CachePolicy& policy, std::string_view name,
   const std::uint64_t bit = std::uint64_t{1} << (entry - kEntries.begin());
   // A directive that fails leaves the policy as it was.
   CachePolicy changed = policy;
-  const Call call{changed, name, args, (policy.set_rules & bit) == 0};
+  const Call call{changed, name, args};
   if (auto set = entry->set(call); !set) return set;
   changed.set_rules |= bit;
   policy = std::move(changed);

@@ -84,6 +84,7 @@ TEST(HttpDate, RefusesEverythingElse) {
                                       "Thu, 32 Aug 2050 02:01:18 GMT",
                                       "Thu, 00 Aug 2050 02:01:18 GMT",
                                       "Wed, 29 Feb 2001 00:00:00 GMT",
+                                      "Mon, 29 Feb 2100 00:00:00 GMT",
                                       "Wed, 31 Apr 2001 00:00:00 GMT",
                                       "Thu, 18 Aug 2050 24:00:00 GMT",
                                       "Thu, 18 Aug 2050 02:60:18 GMT",

@@ -133,6 +133,7 @@ TEST(Heuristic, FollowsThePolicy) {
   EXPECT_EQ(lifetime_of({{"Last-Modified", date(-6000)}}, policy).ms, 100000);
   policy.min_expire = 50;
   EXPECT_EQ(lifetime_of({{"Last-Modified", date(-60)}}, policy).ms, 50000);
+  EXPECT_EQ(lifetime_of({{"Last-Modified", date(60)}}, policy).ms, 0);
   policy.heuristic_permille = 0;
   EXPECT_EQ(lifetime_of({{"Last-Modified", date(-6000)}}, policy).ms, 0);
   policy.default_expire = 70;

@@ -49,6 +49,8 @@ TEST(Resolve, FollowsTheRfcsExamples) {
   EXPECT_EQ(resolve_same_origin(absolute, "http://a/x").value_or(""), "/x");
   EXPECT_EQ(resolve_same_origin(absolute, "").value_or(""), "/b?c");
   EXPECT_FALSE(resolve_same_origin({"http", "a", "*"}, "/x"));
+  // Two hosts that are none are not the same.
+  EXPECT_FALSE(resolve_same_origin({"http", "u@a", "/"}, "http://u@a/x"));
 }
 
 TEST(SameResource, ComparesNormalised) {

@@ -174,7 +174,7 @@ TEST(Directives, SetTheirMembers) {
   EXPECT_EQ(set(p, "status_header", {"edge 1"}), "");
   EXPECT_TRUE(p.send_cache_status);
   EXPECT_EQ(p.cache_status_name, "edge 1");
-  EXPECT_EQ(set(p, "Status", {"off"}), "");
+  EXPECT_EQ(set(p, "StatusHeader", {"off"}), "");
   EXPECT_FALSE(p.send_cache_status);
   EXPECT_EQ(set(p, "quota", {"100m"}), "");
   EXPECT_EQ(p.quota, 104857600u);
