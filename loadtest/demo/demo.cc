@@ -97,6 +97,7 @@ Result<void> Demo::prepare() {
         "the demo must run as root: it kills the servers' workers and reads which "
         "connections they hold");
   }
+  say("files:   being copied and generated");
   auto site = DemoSite::make(options_.load, options_.seed);
   if (!site) {
     return tl::unexpected(site.error());

@@ -17,7 +17,7 @@ namespace mcs::loadtest {
 struct DemoOptions {
   int seconds = 60;
   int kill_interval_ms = 200;
-  double load = 100;
+  double load = 20;
   int connections = 16;  // of the checking client and of wrk, per server each
   uint64_t seed = 1;
   bool keep = false;
@@ -41,12 +41,13 @@ struct DemoRun {
   nlohmann::json verify;
   std::vector<nlohmann::json> events;    // each one once
   std::vector<std::string> left_behind;  // processes and memory that should have gone
+  std::string instructions;              // with options.keep: what to try, and how to stop it
   bool interrupted = false;
 };
 
 // Builds the site and the domain, starts both servers, loads them while workers are killed, and
-// takes everything down again unless options.keep. Progress and the instructions of --keep go to
-// standard output. An Error means that there is no result.
+// takes everything down again unless options.keep. Progress goes to standard output. An Error means
+// that there is no result.
 Result<DemoRun> run_demo(const DemoOptions& options, const std::atomic<bool>& interrupted);
 
 // What the run means.

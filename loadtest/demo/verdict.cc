@@ -90,7 +90,8 @@ DemoVerdict judge(const DemoRun& run) {
       continue;
     }
     const uint64_t detected = number(event, "detected_monotonic_ns");
-    const uint64_t recovered = detected + number(event, "duration_us") * 1000;
+    const uint64_t recovered =
+        detected + static_cast<uint64_t>(event.value("duration_us", 0.0) * 1000);
     // The observer in the killer may be scheduled later than the one that recovers.
     const uint64_t notice = kill->notice_ns == 0 ? detected : std::min(kill->notice_ns, detected);
     verdict.recovery_ms.push_back(static_cast<double>(recovered - notice) / 1e6);
@@ -213,7 +214,10 @@ void print_table(const DemoOptions& options, const DemoRun& run, const DemoVerdi
   line("leaked bytes", std::to_string(verdict.leaked_bytes));
   line("verify", verdict.verify_ok ? "clean" : "damaged");
   for (const auto& problem : run.verify.value("problems", nlohmann::json::array())) {
-    line("", problem.is_string() ? problem.get<std::string>() : problem.dump());
+    line("", problem.is_object()
+                 ? fmt::format("{}: {}: {}", problem.value("kind", ""), problem.value("where", ""),
+                               problem.value("detail", ""))
+                 : problem.dump());
   }
   if (verdict.wrk_errors > 0) {
     line("wrk's errors (unexplained)",
@@ -230,9 +234,11 @@ void print_table(const DemoOptions& options, const DemoRun& run, const DemoVerdi
   if (shown < verdict.unexplained.size()) {
     line("", fmt::format("… and {} more (--verbose)", verdict.unexplained.size() - shown));
   }
-  std::fputs(fmt::format("\n{}\n", verdict.good(run) ? "All as it must be." : "NOT as it must be.")
-                 .c_str(),
+  std::fputs(run.interrupted     ? "\nInterrupted.\n"
+             : verdict.good(run) ? "\nAll as it must be.\n"
+                                 : "\nNOT as it must be.\n",
              stdout);
+  std::fputs(run.instructions.c_str(), stdout);
 }
 
 }  // namespace mcs::loadtest

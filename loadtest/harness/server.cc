@@ -5,6 +5,7 @@
 
 #include <cctype>
 #include <csignal>
+#include <map>
 
 #include "loadtest/harness/guardian.h"
 #include "loadtest/harness/httpd_server.h"
@@ -254,6 +255,16 @@ std::string nginx_directive(const McsDirective& directive) {
 }
 
 std::string httpd_directive(const McsDirective& directive) {
+  // Where httpd's own cache has a name for a thing, the module for httpd uses that.
+  static const std::map<std::string_view, std::string_view> kOtherNames = {
+      {"cache_min_object", "McsCacheMinFileSize"},
+      {"cache_max_object", "McsCacheMaxFileSize"},
+      {"cache_ignore_headers", "McsCacheIgnoreMeaning"},
+      {"cache_strip_headers", "McsCacheIgnoreHeaders"},
+      {"cache_lock_age", "McsCacheLockMaxAge"}};
+  if (const auto it = kOtherNames.find(directive.first); it != kOtherNames.end()) {
+    return fmt::format("{} {}", it->second, directive.second);
+  }
   std::string name = "Mcs";
   bool upper = true;
   for (const char letter : directive.first) {

@@ -17,7 +17,7 @@
 namespace mcs::loadtest {
 
 // A directive of both modules by its common name: {"cache_valid", "1s"} is `mcs_cache_valid 1s;` in
-// nginx and `McsCacheValid 1s` in httpd.
+// nginx and `McsCacheValid 1s` in httpd. The name is nginx's without `mcs_`.
 using McsDirective = std::pair<std::string, std::string>;
 
 // What the MCS modules are told; the lines are built in one place for each server.

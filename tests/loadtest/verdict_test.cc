@@ -24,7 +24,7 @@ DemoRun good_run() {
     run.events.push_back({{"kind", "instance-recovered"},
                           {"pid", kill.pid},
                           {"detected_monotonic_ns", 1004 * kMs},
-                          {"duration_us", 500}});
+                          {"duration_us", 500.5}});
     TargetReport report;
     report.name = run.servers[static_cast<size_t>(target)];
     report.requests = 100;
@@ -53,7 +53,7 @@ TEST(Verdict, AcceptsFailuresOnTheVictimsConnections) {
   EXPECT_EQ(verdict.wrk_errors, 2u);
   EXPECT_EQ(verdict.wrk_errors_unexplained, 0u);
   ASSERT_EQ(verdict.recovery_ms.size(), 2u);
-  EXPECT_DOUBLE_EQ(verdict.recovery_ms[0], 1.5);
+  EXPECT_DOUBLE_EQ(verdict.recovery_ms[0], 1.5005);
   EXPECT_DOUBLE_EQ(verdict.kill_to_notice_ms[0], 2.0);
 }
 
@@ -128,9 +128,9 @@ TEST(Verdict, WritesTheFieldsOthersReadFrom) {
   EXPECT_EQ(json.at("failed_not_on_killed_connection"), 0);
   EXPECT_EQ(json.at("wrong_bodies"), 0);
   EXPECT_EQ(json.at("recoveries"), 2);
-  EXPECT_DOUBLE_EQ(json.at("recovery_ms").at("p50"), 1.5);
-  EXPECT_DOUBLE_EQ(json.at("recovery_ms").at("p99"), 1.5);
-  EXPECT_DOUBLE_EQ(json.at("recovery_ms").at("max"), 1.5);
+  EXPECT_DOUBLE_EQ(json.at("recovery_ms").at("p50"), 1.5005);
+  EXPECT_DOUBLE_EQ(json.at("recovery_ms").at("p99"), 1.5005);
+  EXPECT_DOUBLE_EQ(json.at("recovery_ms").at("max"), 1.5005);
   EXPECT_EQ(json.at("leaked_bytes"), 0);
   EXPECT_EQ(json.at("verify"), "clean");
 }
