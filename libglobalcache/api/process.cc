@@ -9,6 +9,7 @@
 #include <cstring>
 #include <exception>
 
+#include "libglobalcache/api/purge.h"
 #include "libglobalcache/runtime/agent.h"
 
 namespace mcs::api {
@@ -154,6 +155,7 @@ mcs_process* mcs_join(const mcs_domain_options* options, const mcs_callbacks* ca
         api::WakeSocket::send(p->wake->fd(),
                               api::WakeSocket::path_for(p->domain->path(), slot));
       });
+  process->cache->set_purge_matcher(api::purge_meets);
   // If everybody died together, whoever comes first recovers them before serving.
   if (!process->liveness->held(runtime::kAgentByte + process->config.node)) {
     process->instance->recover_all("first to join");

@@ -41,7 +41,12 @@ GlobalCache::GlobalCache(gsm::Domain& domain, Instance& instance,
 
 Key GlobalCache::make_key(std::string_view primary, std::string_view variant) const {
   const XXH128_hash_t hash = XXH3_128bits_withSeed(primary.data(), primary.size(), seed_);
-  Key key{primary, variant, hash.low64, hash.high64};
+  return variant_of({primary, {}, hash.low64, hash.high64}, variant);
+}
+
+Key GlobalCache::variant_of(const Key& base, std::string_view variant) const {
+  Key key = base;
+  key.variant = variant;
   if (!variant.empty()) {
     key.hash2 ^= XXH3_64bits_withSeed(variant.data(), variant.size(), seed_ + 1);
   }
@@ -206,6 +211,10 @@ void GlobalCache::touch(const Hit& hit) const {
 void GlobalCache::set_checked(const Hit& hit, std::int64_t wall_ms) const {
   // The pin keeps the descriptor this entry's, so a plain store cannot hit another entry.
   hit.descriptor->checked.store(static_cast<std::uint64_t>(wall_ms), kRelaxed);
+}
+
+std::uint64_t GlobalCache::count_checked(const Hit& hit) const {
+  return hit.descriptor->checked.fetch_add(1, kRelaxed);
 }
 
 Begin GlobalCache::begin(const Key& key, Fill& fill, Link seen, bool insist) {

@@ -219,6 +219,8 @@ class GlobalCache final : public runtime::RecoverySteps {
               std::function<void(std::uint32_t slot)> wake = {});
 
   Key make_key(std::string_view primary, std::string_view variant = {}) const;
+  /// The key of another variant, without hashing the primary key again. `base` has no variant.
+  Key variant_of(const Key& base, std::string_view variant) const;
 
   /// Look a key up; on kHit `hit` is pinned and must be released.
   FindResult find(const Key& key, Hit& hit);
@@ -235,6 +237,8 @@ class GlobalCache final : public runtime::RecoverySteps {
   void touch(const Hit& hit) const;
   /// The entry was compared with its origin now and is still current.
   void set_checked(const Hit& hit, std::int64_t wall_ms) const;
+  /// Add 1 to that word, for entries that keep a count there. Returns the count before.
+  std::uint64_t count_checked(const Hit& hit) const;
 
   /// Become the one that fills this key. `seen`: the entry that find gave and that is to be
   /// replaced; another one found now answers kOther, unless `insist` (after having looked again).

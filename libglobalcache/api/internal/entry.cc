@@ -5,25 +5,13 @@
 #include <string>
 
 #include "libglobalcache/http/conditional.h"
+#include "libglobalcache/http/tags.h"
 
 namespace mcs::api {
 namespace {
 
 std::uint32_t offset_in(std::string_view block, std::string_view part) {
   return static_cast<std::uint32_t>(part.data() - block.data());
-}
-
-void append_words(std::string_view text, std::string_view separators, std::string& tags) {
-  while (!text.empty()) {
-    const std::size_t begin = text.find_first_not_of(separators);
-    if (begin == std::string_view::npos) return;
-    text.remove_prefix(begin);
-    const std::size_t end = std::min(text.find_first_of(separators), text.size());
-    if (tags.empty()) tags += '\0';
-    tags += text.substr(0, end);
-    tags += '\0';
-    text.remove_prefix(end);
-  }
 }
 
 }  // namespace
@@ -98,14 +86,14 @@ void encode_plain(const ProxyHead& basics, std::string_view block, std::vector<s
   if (!block.empty()) std::memcpy(out.data() + sizeof head, block.data(), block.size());
 }
 
-void append_tags(http::Fields response, std::string& tags) {
-  for (const http::FieldView& field : response) {
-    if (http::equals_ignore_case(field.name, "surrogate-key")) {
-      append_words(field.value, " \t", tags);
-    } else if (http::equals_ignore_case(field.name, "xkey")) {
-      append_words(field.value, " \t,", tags);
-    }
+bool append_tags(http::Fields response, std::string& tags) {
+  http::TagReader reader(response);
+  for (std::string_view tag; reader.next(tag);) {
+    if (tags.empty()) tags += '\0';
+    tags += tag;
+    tags += '\0';
   }
+  return !reader.overflowed();
 }
 
 bool has_tag(std::string_view tags, std::string_view tag) noexcept {

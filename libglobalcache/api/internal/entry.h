@@ -111,9 +111,9 @@ bool encode_response(const ProxyHead& basics, http::Fields fields, std::string_v
 /// A head without fields: markers and lists of specs (`block`).
 void encode_plain(const ProxyHead& basics, std::string_view block, std::vector<std::byte>& out);
 
-/// Appends the tags of a response (Surrogate-Key: separated by spaces; xkey: by spaces or commas),
-/// each between NULs.
-void append_tags(http::Fields response, std::string& tags);
+/// Appends the tags of a response (http/tags.h), each between NULs. False: they are too many for all
+/// of them to be known.
+bool append_tags(http::Fields response, std::string& tags);
 bool has_tag(std::string_view tags, std::string_view tag) noexcept;
 
 /// The most specs remembered for one resource; of more the oldest is forgotten.

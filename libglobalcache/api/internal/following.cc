@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+// Responses from a fill that is still in progress, and what happens when it breaks off.
+//
+// A follower keeps a checksum of what it has read. It stands for the bytes when a broken fill is
+// continued from another one: only a body that begins with the same bytes is the same body.
+#include <algorithm>
+#include <exception>
+
+#include "libglobalcache/api/internal/transaction.h"
+#include "libglobalcache/http/freshness.h"
+
+namespace mcs::api {
+namespace {
+
+using cache::Following;
+
+constexpr std::uint64_t kNsPerMs = 1000000;
+// When nobody fills the key any more and somebody is to begin: how soon to look again.
+constexpr std::uint32_t kLookAgainMs = 20;
+constexpr std::size_t kHashChunk = 32768;
+
+bool is_usable(const http::ReuseDecision& decision) {
+  return decision.verdict == http::Reuse::kHit || decision.verdict == http::Reuse::kHitStale;
+}
+
+// Whether the entry that is being filled is a response this request selects.
+bool is_for(Transaction& t, std::string_view whole_key) {
+  return whole_key.substr(0, t.primary.size()) == t.primary &&
+         selects(t, whole_key.substr(t.primary.size()));
+}
+
+void begin_following(Transaction& t, std::uint64_t from, std::uint64_t end) {
+  t.following = true;
+  t.follow_from = t.follow_at = from;
+  t.follow_end = end;
+  XXH3_64bits_reset(&t.follow_sum);
+  t.follow_head.assign(t.follow.head().begin(), t.follow.head().end());
+}
+
+// The same representation: what was promised to the client holds for it as well.
+bool is_same(const EntryView& a, const EntryView& b) {
+  return a.meta().status == b.meta().status && a.etag() == b.etag() &&
+         a.last_modified() == b.last_modified() &&
+         a.value(a.head().content_type) == b.value(b.head().content_type) &&
+         a.head().length == b.head().length;
+}
+
+enum class Prefix { kSame, kDifferent, kNotYet };
+
+// Compares what was read before with the same part of the new body.
+Prefix compare_prefix(Transaction& t) {
+  std::uint64_t bytes = 0;
+  const Following state = t.cache().follow_state(t.follow, bytes);
+  if (state == Following::kBroken) return Prefix::kDifferent;
+  if (bytes < t.follow_at) {
+    return state == Following::kComplete ? Prefix::kDifferent : Prefix::kNotYet;
+  }
+  XXH3_state_t sum;
+  XXH3_64bits_reset(&sum);
+  std::vector<std::byte> buffer(kHashChunk);
+  for (std::uint64_t at = t.follow_from; at < t.follow_at;) {
+    const std::size_t n = std::min<std::uint64_t>(buffer.size(), t.follow_at - at);
+    if (!t.cache().follow_read(t.follow, at, buffer.data(), n)) return Prefix::kDifferent;
+    XXH3_64bits_update(&sum, buffer.data(), n);
+    at += n;
+  }
+  return XXH3_64bits_digest(&sum) == XXH3_64bits_digest(&t.follow_sum) ? Prefix::kSame
+                                                                       : Prefix::kDifferent;
+}
+
+// Wait for more of the fill `link`. False: there is more already, look again.
+bool wait_for_more(Transaction& t, cache::Link link, std::uint64_t seen, std::uint32_t limit_ms) {
+  if (t.ask.waiter != nullptr) {
+    t.registered = register_waiter(*t.process, t.ask.waiter, link, seen);
+    return t.registered;
+  }
+  const std::uint64_t now = runtime::monotonic_ns();
+  wait_blocking(*t.process, link, seen, now + limit_ms * kNsPerMs);
+  return t.cache().fill_progress(link) == seen;
+}
+
+std::uint32_t lock_timeout_ms(const Transaction& t) {
+  return static_cast<std::uint32_t>(std::clamp<std::int64_t>(t.policy->lock_timeout_ms, 1, 600000));
+}
+
+// The end of the body has been read: it counts only if the whole of it is what was stored.
+bool ends_well(Transaction& t) {
+  if (t.follow_from != 0 || t.follow_end != kUnknownBody) return true;
+  return XXH3_64bits_digest(&t.follow_sum) == t.cache().follow_sum(t.follow);
+}
+
+mcs_follow read(Transaction& t, void* to, std::size_t size, std::size_t& got) {
+  for (;;) {
+    std::uint64_t bytes = 0;
+    const Following state = t.cache().follow_state(t.follow, bytes);
+    if (state == Following::kBroken) return MCS_FOLLOW_BROKEN;
+    const bool complete = state == Following::kComplete;
+    const std::uint64_t end = std::min(bytes, t.follow_end);
+    if (t.follow_at < end) {
+      got = std::min<std::uint64_t>(size, end - t.follow_at);
+      if (!t.cache().follow_read(t.follow, t.follow_at, to, got)) return MCS_FOLLOW_BROKEN;
+      XXH3_64bits_update(&t.follow_sum, to, got);
+      t.follow_at += got;
+      // Before the last bytes are given out: a promised length must not be fulfilled with wrong ones.
+      if (complete && t.follow_at == bytes && !ends_well(t)) return MCS_FOLLOW_BROKEN;
+      return MCS_FOLLOW_DATA;
+    }
+    if (complete || t.follow_at == t.follow_end) {
+      const bool cut_short = t.follow_end != kUnknownBody && t.follow_at < t.follow_end;
+      return cut_short || !ends_well(t) ? MCS_FOLLOW_BROKEN : MCS_FOLLOW_END;
+    }
+    if (wait_for_more(t, t.follow.link, 1 + bytes, lock_timeout_ms(t))) return MCS_FOLLOW_WAIT;
+  }
+}
+
+void unregister(Transaction& t) {
+  if (t.registered) mcs_cancel_wait(t.process, t.ask.waiter);
+  t.registered = false;
+}
+
+// Look for another fill or entry of the same representation.
+mcs_outcome find_another(Transaction& t, mcs_response& out) {
+  const std::uint64_t now = runtime::monotonic_ns();
+  if (t.follow_until_ns == 0) t.follow_until_ns = now + lock_timeout_ms(t) * kNsPerMs;
+  if (now >= t.follow_until_ns) return MCS_DECLINED;
+  const auto left_ms = static_cast<std::uint32_t>((t.follow_until_ns - now) / kNsPerMs + 1);
+  const auto sent = EntryView::parse(t.follow_head);
+  if (!sent) return MCS_DECLINED;
+  for (unsigned round = 0; round < 64; ++round) {
+    t.now_ms = t.process->wall_ms();
+    look_up(t);
+    const cache::Link link = t.has_hit ? t.hit.link : t.filling;
+    release_hit(t);
+    if (link.value == 0) {
+      // Nobody: this process is asked to begin, and is looked after shortly.
+      out.refresh = t.process->refreshes.claim(t.key.hash2, now) ? 1 : 0;
+      out.wait_ms = std::min(left_ms, kLookAgainMs);
+      return MCS_WAIT;
+    }
+    out.wait_ms = left_ms;
+    const std::uint64_t progress = t.cache().fill_progress(link);
+    if (progress == 0) {
+      if (wait_for_more(t, link, 0, left_ms)) return MCS_WAIT;
+      continue;
+    }
+    t.cache().release(t.follow);
+    if (t.cache().follow(link, t.follow) != Following::kArriving) continue;
+    const auto entry = EntryView::parse(t.follow.head());
+    if (!entry || !is_for(t, t.follow.key()) || !is_same(*sent, *entry)) return MCS_DECLINED;
+    switch (compare_prefix(t)) {
+      case Prefix::kSame:
+        t.follow_until_ns = 0;
+        return MCS_FOLLOW;
+      case Prefix::kDifferent:
+        return MCS_DECLINED;
+      case Prefix::kNotYet:
+        if (wait_for_more(t, link, progress, left_ms)) return MCS_WAIT;
+        break;
+    }
+  }
+  return MCS_DECLINED;
+}
+
+}  // namespace
+
+Joined join_fill(Transaction& t, cache::Link filling, mcs_response& out) {
+  t.cache().release(t.follow);
+  if (t.cache().follow(filling, t.follow) != Following::kArriving) return Joined::kGone;
+  const auto leave = [&t](Joined answer) {
+    t.cache().release(t.follow);
+    return answer;
+  };
+  const auto entry = EntryView::parse(t.follow.head());
+  if (!entry || entry->head().kind != EntryKind::kResponse || !is_for(t, t.follow.key())) {
+    return leave(Joined::kNotForUs);
+  }
+  const http::ReuseDecision decision = http::evaluate_reuse(
+      *t.policy, t.method == http::Method::kPost ? http::Method::kGet : t.method, t.directives,
+      entry->meta(), t.now_ms);
+  if (!is_usable(decision)) return leave(Joined::kUnusable);
+
+  const std::uint64_t length = entry->head().length;
+  http::RangeSet set;
+  const Selection selection = select(t, represent(*entry, length), set);
+  if (selection.ranges > 1) return leave(Joined::kWaitForEnd);
+  t.story = {};
+  t.story.status = MCS_CACHE_HIT;
+  t.story.forward = t.has_hit ? http::Forward::kStale : t.decision.forward;
+  t.story.collapsed = true;
+  t.story.ttl_s = decision.ttl_s;
+  if (!reply_head(t, *entry, selection, set, length, t.story, out)) throw std::bad_alloc();
+  count_status(t, t.story.status, out.body_length);
+  if (entry->head().server_kind != t.process->server_kind) t.process->count(kCrossServerHits);
+  release_hit(t);
+  if (!selection.body) return leave(Joined::kResponse);
+  const bool part = selection.ranges == 1;
+  begin_following(t, part ? set.ranges[0].first : 0, part ? set.ranges[0].last + 1 : kUnknownBody);
+  return Joined::kFollow;
+}
+
+}  // namespace mcs::api
+
+using namespace mcs;
+
+extern "C" {
+
+mcs_follow mcs_follow_read(mcs_transaction* t, void* to, size_t size, size_t* got) try {
+  *got = 0;
+  api::unregister(*t);
+  if (!t->following || size == 0) return MCS_FOLLOW_BROKEN;
+  const mcs_follow answer = api::read(*t, to, size, *got);
+  if (answer != MCS_FOLLOW_DATA) *got = 0;
+  return answer;
+} catch (const std::exception&) {
+  *got = 0;
+  return MCS_FOLLOW_BROKEN;
+}
+
+mcs_outcome mcs_follow_retry(mcs_transaction* t, mcs_response* response) try {
+  *response = mcs_response{};
+  response->file_fd = -1;
+  api::unregister(*t);
+  return t->following ? api::find_another(*t, *response) : MCS_DECLINED;
+} catch (const std::exception&) {
+  return MCS_DECLINED;
+}
+
+}  // extern "C"

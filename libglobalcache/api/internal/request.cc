@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "libglobalcache/api/internal/transaction.h"
+#include "libglobalcache/api/policy.h"
+#include "libglobalcache/http/conditional.h"
+#include "libglobalcache/http/key.h"
+
+namespace mcs::api {
+
+bool read_request(Transaction& t) {
+  const mcs_request& ask = t.ask;
+  t.policy = &ask.policy->rules;
+  t.method = http::parse_method(view(ask.method));
+  t.fields.clear();
+  bool has_directives = false;
+  for (std::size_t i = 0; i < ask.field_count; ++i) {
+    const http::FieldView field{view(ask.fields[i].name), view(ask.fields[i].value)};
+    t.fields.push_back(field);
+    switch (http::field_id(field.name)) {
+      case http::FieldId::kCacheControl:
+      case http::FieldId::kPragma:
+        has_directives = true;
+        break;
+      case http::FieldId::kRange:
+        t.has_range = true;
+        break;
+      case http::FieldId::kIfMatch:
+      case http::FieldId::kIfNoneMatch:
+      case http::FieldId::kIfModifiedSince:
+      case http::FieldId::kIfUnmodifiedSince:
+        t.has_conditions = true;
+        break;
+      case http::FieldId::kTransferEncoding:
+        t.has_body = true;
+        break;
+      case http::FieldId::kContentLength:
+        if (http::trim(field.value) != "0") t.has_body = true;
+        break;
+      default:
+        break;
+    }
+  }
+  t.directives =
+      has_directives ? http::parse_request_directives(t.fields) : http::RequestDirectives();
+  http::KeyRequest request;
+  request.scheme = view(ask.scheme);
+  request.host = view(ask.host);
+  request.target = view(ask.target);
+  request.method = t.method;
+  if (ask.key.size > 0) {
+    request.key_base = view(ask.key);
+    request.target = "/";
+  }
+  if (!http::build_key(request, *t.policy, t.primary)) {
+    t.primary.clear();
+    return false;
+  }
+  t.key = t.process->cache->make_key(t.primary);
+  return true;
+}
+
+}  // namespace mcs::api
+
+using namespace mcs;
+
+extern "C" size_t mcs_request_key(const mcs_request* request, char* to, size_t size) try {
+  http::KeyRequest ask;
+  ask.scheme = api::view(request->scheme);
+  ask.host = api::view(request->host);
+  ask.target = request->key.size > 0 ? "/" : api::view(request->target);
+  if (request->key.size > 0) ask.key_base = api::view(request->key);
+  std::string key;
+  if (!http::build_key(ask, request->policy->rules, key)) return 0;
+  const std::string text =
+      request->key.size > 0 ? std::string(api::view(request->key)) : http::display_key(key);
+  const std::size_t n = std::min(text.size(), size);
+  std::memcpy(to, text.data(), n);
+  return text.size();
+} catch (const std::exception&) {
+  return 0;
+}
