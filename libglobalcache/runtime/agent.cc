@@ -294,7 +294,7 @@ bool Agent::run(const volatile bool* stop) {
       const std::uint64_t word = instance_.control(slot).state.load(std::memory_order_acquire);
       // The slot may belong to its next owner by now: that one's lock is held, and recover sees it.
       if (StateWord::incarnation(word) != it->second.incarnation ||
-          instance_.recover(slot, "exit", now, true)) {
+          instance_.recover(slot, "exit", now, it->second.incarnation)) {
         forget(slot);
       }
     }

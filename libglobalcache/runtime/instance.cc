@@ -68,7 +68,8 @@ Instance::Instance(gsm::Domain& domain, Liveness& liveness, JoinOptions options)
       liveness_(liveness),
       options_(std::move(options)),
       geometry_(RuntimeGeometry::load(domain.header().user)),
-      slot_count_(static_cast<std::uint32_t>(geometry_.slots_per_node * domain.node_count())) {}
+      slot_count_(static_cast<std::uint32_t>(geometry_.slots_per_node * domain.node_count())),
+      recovering_(slot_count_) {}
 
 Instance::~Instance() = default;
 
@@ -272,14 +273,25 @@ bool Instance::fold_statistics(const DeadInstance& dead) {
 }
 
 bool Instance::recover(std::uint32_t number, const char* cause, std::uint64_t detected_ns,
-                       bool exit_seen) {
+                       std::uint32_t exited) {
   if (number >= slot_count_ || number == slot_number()) return true;
   SlotControl& their = control(number);
   std::uint64_t word = their.state.load(std::memory_order_acquire);
   const InstanceState state = StateWord::state(word);
   if (state == InstanceState::kFree || state == InstanceState::kInvalid) return true;
-  if (!exit_seen && liveness_.held(number)) return false;
+  const auto is_over = [&](std::uint64_t seen) {
+    return (exited != 0 && StateWord::incarnation(seen) == exited) || !liveness_.held(number);
+  };
+  if (!is_over(word)) return false;
   if (detected_ns == 0) detected_ns = monotonic_ns();
+  // The recoverer word tells processes apart, not threads; and the slower of two threads would
+  // clear the slot of whoever has joined in it since.
+  std::atomic<bool>& busy = recovering_[number];
+  if (busy.exchange(true, std::memory_order_acquire)) return false;
+  struct Done {
+    std::atomic<bool>& flag;
+    ~Done() { flag.store(false, std::memory_order_release); }
+  } done{busy};
 
   std::uint64_t recoverer = their.recoverer.load(std::memory_order_acquire);
   if (recoverer != id_.value) {
@@ -292,7 +304,7 @@ bool Instance::recover(std::uint32_t number, const char* cause, std::uint64_t de
   // The slot may have been recovered, and taken again, while we were becoming its recoverer.
   word = their.state.load(std::memory_order_acquire);
   const bool still_dead =
-      StateWord::state(word) != InstanceState::kFree && (exit_seen || !liveness_.held(number));
+      StateWord::state(word) != InstanceState::kFree && is_over(word);
   const auto resign = [&] {
     std::uint64_t me = id_.value;
     their.recoverer.compare_exchange_strong(me, 0, std::memory_order_acq_rel);

@@ -135,11 +135,13 @@ class Instance {
 
   /// Whether the instance `id` is certainly gone: its slot has moved on, or its lock is free.
   bool is_dead(InstanceId id) const;
-  /// Recover the instance in `slot` if it is dead. True: nothing is left to recover there.
-  /// `exit_seen`: the kernel reported its exit, which outranks a liveness lock that a child it
-  /// forked still holds. detected_ns: when the death was noticed, CLOCK_MONOTONIC; 0: now.
+  /// Recover the instance in `slot` if it is dead. True: nothing is left to recover there. False also
+  /// while another thread of this process is at it.
+  /// `exited`: the incarnation whose exit the kernel reported, which outranks a liveness lock that a
+  /// child it forked still holds; 0: none. It says nothing about whoever has taken the slot since.
+  /// detected_ns: when the death was noticed, CLOCK_MONOTONIC; 0: now.
   bool recover(std::uint32_t slot, const char* cause, std::uint64_t detected_ns = 0,
-               bool exit_seen = false);
+               std::uint32_t exited = 0);
   /// Look at every slot; recover the dead. Returns how many were recovered.
   unsigned recover_all(const char* cause);
 
@@ -169,6 +171,7 @@ class Instance {
   Slot* own_ = nullptr;
   RecoverySteps* steps_ = nullptr;
   std::atomic<std::uint32_t> free_ops_{~0U};  // private to the process
+  std::vector<std::atomic<bool>> recovering_;  // by slot; likewise
   std::atomic<std::uint32_t> free_mutex_records_{(1U << kHeldMutexes) - 1};
 };
 

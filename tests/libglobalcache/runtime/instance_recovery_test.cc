@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// Who may recover an instance, and that nobody who lives is taken for the dead one before it.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "libglobalcache/api/domain.h"
+#include "libglobalcache/runtime/instance.h"
+
+namespace mcs::runtime {
+namespace {
+
+/// Who lives is what the test says.
+class TestLiveness final : public Liveness {
+ public:
+  bool acquire(std::uint32_t slot) override {
+    const std::lock_guard lock(mutex_);
+    return held_.insert(slot).second;
+  }
+  void release(std::uint32_t slot) override {
+    const std::lock_guard lock(mutex_);
+    held_.erase(slot);
+  }
+  bool held(std::uint32_t slot) override {
+    const std::lock_guard lock(mutex_);
+    return held_.count(slot) != 0;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::set<std::uint32_t> held_;
+};
+
+/// Steps that stop in the middle until they are let go on.
+class SlowSteps final : public RecoverySteps {
+ public:
+  void repair_operation(const DeadInstance&, OpRecord&) override {}
+  bool take_over(const DeadInstance&, RecoveryCounts&) override {
+    std::unique_lock lock(mutex_);
+    ++calls_;
+    changed_.notify_all();
+    changed_.wait(lock, [&] { return released_; });
+    return true;
+  }
+  void wait_until_called() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return calls_ > 0; });
+  }
+  void release() {
+    const std::lock_guard lock(mutex_);
+    released_ = true;
+    changed_.notify_all();
+  }
+  int calls() {
+    const std::lock_guard lock(mutex_);
+    return calls_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool released_ = false;
+  int calls_ = 0;
+};
+
+class InstanceRecoveryTest : public testing::Test {
+ protected:
+  InstanceRecoveryTest() {
+    gsm::DomainSpec spec;
+    spec.name = "recovery";
+    spec.bytes_per_node = 16ULL << 20;
+    domain_ = api::create_in_memory(spec, 8, 128);
+    survivor_ = join("survivor");
+    survivor_->activate();
+  }
+  std::unique_ptr<Instance> join(const char* server) {
+    auto instance = Instance::join(*domain_, liveness_, {0, server});
+    EXPECT_TRUE(instance) << instance.error().message;
+    return std::move(*instance);
+  }
+  InstanceState state(std::uint32_t slot) {
+    return StateWord::state(survivor_->control(slot).state.load());
+  }
+
+  TestLiveness liveness_;
+  std::unique_ptr<gsm::Domain> domain_;
+  std::unique_ptr<Instance> survivor_;
+};
+
+TEST_F(InstanceRecoveryTest, OneThreadOfAProcessAtATime) {
+  SlowSteps steps;
+  survivor_->set_steps(&steps);
+  auto victim = join("victim");
+  victim->activate();
+  const std::uint32_t slot = victim->slot_number();
+  liveness_.release(slot);
+  bool first = false;
+  std::thread thread([&] { first = survivor_->recover(slot, "first"); });
+  steps.wait_until_called();
+  std::atomic<bool> came_back{false};
+  bool second = true;
+  std::thread rival([&] {
+    second = survivor_->recover(slot, "second");
+    came_back = true;
+  });
+  while (!came_back && steps.calls() < 2) std::this_thread::yield();
+  EXPECT_TRUE(came_back);
+  steps.release();
+  rival.join();
+  thread.join();
+  EXPECT_FALSE(second);
+  EXPECT_TRUE(first);
+  EXPECT_EQ(steps.calls(), 1);
+  EXPECT_EQ(state(slot), InstanceState::kFree);
+}
+
+TEST_F(InstanceRecoveryTest, AnExitSaysNothingAboutTheNextOwnerOfTheSlot) {
+  auto victim = join("victim");
+  victim->activate();
+  const std::uint32_t slot = victim->slot_number();
+  const std::uint32_t incarnation = victim->id().incarnation();
+  liveness_.release(slot);
+  ASSERT_TRUE(survivor_->recover(slot, "liveness lock"));
+  auto next = join("next");
+  next->activate();
+  ASSERT_EQ(next->slot_number(), slot);
+  EXPECT_FALSE(survivor_->recover(slot, "exit", 0, incarnation));
+  EXPECT_EQ(state(slot), InstanceState::kActive);
+}
+
+TEST_F(InstanceRecoveryTest, AnExitOutranksALockThatAForkedChildStillHolds) {
+  auto victim = join("victim");
+  victim->activate();
+  const std::uint32_t slot = victim->slot_number();
+  EXPECT_FALSE(survivor_->recover(slot, "liveness lock"));
+  EXPECT_TRUE(survivor_->recover(slot, "exit", 0, victim->id().incarnation()));
+  EXPECT_EQ(state(slot), InstanceState::kFree);
+}
+
+}  // namespace
+}  // namespace mcs::runtime
