@@ -34,6 +34,8 @@ function(mcs_add_test)
   set_target_properties(${arg_NAME} PROPERTIES
                         RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests")
   target_link_libraries(${arg_NAME} PRIVATE ${arg_LIBS} GTest::gmock GTest::gtest_main)
+  # What is tested is optimised; the tests themselves are compiled twice as fast without.
+  target_compile_options(${arg_NAME} PRIVATE -O0)
   if(arg_DEPENDS)
     add_dependencies(${arg_NAME} ${arg_DEPENDS})
   endif()
