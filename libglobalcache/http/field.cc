@@ -209,12 +209,13 @@ bool ListReader::next(std::string_view& member) noexcept {
   while (!rest_.empty()) {
     std::size_t end = 0;
     while (end < rest_.size() && rest_[end] != ',') {
-      if (rest_[end] == '"') {
+      if (rest_[end] == '"' && quotes_close_) {
         std::size_t close = end + 1;
         while (close < rest_.size() && rest_[close] != '"') {
           close += rest_[close] == '\\' ? 2 : 1;
         }
-        if (close < rest_.size()) end = close;
+        quotes_close_ = close < rest_.size();
+        if (quotes_close_) end = close;
       }
       ++end;
     }

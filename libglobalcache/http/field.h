@@ -125,7 +125,8 @@ std::string_view field_value(Fields fields, std::string_view name) noexcept;
 
 /// Walks the members of one list-valued field line (RFC 9110 5.6.1): commas inside quoted strings
 /// do not separate, empty members are skipped, outer whitespace is cut off. A quote that is never
-/// closed counts as an ordinary character, so that nothing after it is hidden.
+/// closed counts as an ordinary character, so that nothing after it is hidden. Takes time linear in
+/// the length of the line.
 class ListReader {
  public:
   explicit ListReader(std::string_view value) noexcept : rest_(value) {}
@@ -133,6 +134,7 @@ class ListReader {
 
  private:
   std::string_view rest_;
+  bool quotes_close_ = true;  // once one does not, no later one does: escapes keep their parity
 };
 
 /// A list member split into `name [= value]`, as Cache-Control and Accept-Encoding parameters are.
