@@ -136,6 +136,12 @@ Result<void> Domain::check_name(const std::string& name) {
                           name, kMaxDomainName));
 }
 
+Result<void> Domain::check_owner(const DomainSpec& spec) {
+  const auto ids = resolve_owner(spec);
+  if (!ids) return tl::unexpected(ids.error());
+  return {};
+}
+
 std::string Domain::path_of(const std::string& directory, const std::string& name,
                             std::uint64_t layout_hash) {
   return fmt::format("{}/{}{}.{:08x}", directory, kPrefix, name, layout_hash & 0xffffffff);

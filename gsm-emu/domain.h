@@ -50,6 +50,8 @@ class Domain {
 
   /// "[a-z0-9._-]{1,32}", not starting with a dot.
   static Result<void> check_name(const std::string& name);
+  /// Whether the owner and group that a specification names exist.
+  static Result<void> check_owner(const DomainSpec& spec);
   /// Directory of the domain `name` of builds with this layout.
   static std::string path_of(const std::string& directory, const std::string& name,
                              std::uint64_t layout_hash);

@@ -185,7 +185,9 @@ mcs_status mcs_domain_check(const mcs_domain_options* options, char* err, size_t
   const auto config = resolve(*options);
   if (!config) return report(MCS_ERROR, config.error().message, err, errlen);
   const mcs::gsm::DomainSpec& spec = config->spec;
-  const auto opened = mcs::gsm::Domain::check_name(spec.name);
+  if (const auto ok = mcs::gsm::Domain::check_owner(spec); !ok) {
+    return report(MCS_ERROR, ok.error().message, err, errlen);
+  }
   const std::string path =
       mcs::gsm::Domain::path_of(spec.directory, spec.name, spec.layout_hash);
   if (::access(path.c_str(), F_OK) == 0) {

@@ -46,9 +46,6 @@ std::string cache_lines(const McsOptions& mcs) {
   if (!mcs.valid.empty()) {
     directives.emplace_back("cache_valid", mcs.valid);
   }
-  if (!mcs.key_base.empty()) {
-    directives.emplace_back("cache_key_base", mcs.key_base);
-  }
   directives.insert(directives.end(), mcs.cache_directives.begin(), mcs.cache_directives.end());
   std::string lines;
   for (const McsDirective& directive : directives) {
@@ -116,6 +113,11 @@ std::string NginxServer::config_text() const {
   }
   text +=
       fmt::format("    server_name localhost;\n    root {};\n", options_.document_root.string());
+  if (mcs && !mcs->key_base.empty()) {
+    // Of the server, not of each location: named for an alias it would mean that the alias holds the
+    // same files as the root.
+    text += "    " + nginx_directive({"cache_key_base", mcs->key_base}) + "\n";
+  }
   const std::string cache = (mcs ? cache_lines(*mcs) : "") + options_.location_extra;
   if (options_.root_location) {
     text += fmt::format("    location / {{\n{}\n    }}\n", cache);
