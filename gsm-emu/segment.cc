@@ -252,13 +252,15 @@ void Segment::Window::reset() {
 }
 
 void Segment::set_viewer(std::uint32_t node) {
-  extra_ns_per_line_ = node == header_.node ? 0 : header_.remote_extra_ns;
+  extra_ns_per_line_.store(node == header_.node ? 0 : header_.remote_extra_ns,
+                           std::memory_order_relaxed);
 }
 
 void Segment::charge_slow(std::size_t bytes) const {
   using clock = std::chrono::steady_clock;
   const std::uint64_t lines = (bytes + 63) / 64;
-  const auto until = clock::now() + std::chrono::nanoseconds(lines * extra_ns_per_line_);
+  const auto until = clock::now() + std::chrono::nanoseconds(
+                         lines * extra_ns_per_line_.load(std::memory_order_relaxed));
   while (clock::now() < until) {
   }
 }

@@ -119,7 +119,7 @@ class Segment {
   /// Emulated distance: charge for `bytes` read from or written to this segment by a process of
   /// another node. One branch when emulation is off.
   void charge(std::size_t bytes) const {
-    if (extra_ns_per_line_ != 0) charge_slow(bytes);
+    if (extra_ns_per_line_.load(std::memory_order_relaxed) != 0) charge_slow(bytes);
   }
   /// From which node this process looks at the segment (decides whether charge costs anything).
   void set_viewer(std::uint32_t node);
@@ -133,7 +133,7 @@ class Segment {
   std::byte* metadata_ = nullptr;
   std::byte* payload_ = nullptr;
   std::atomic<bool> lost_{false};
-  std::uint32_t extra_ns_per_line_ = 0;
+  std::atomic<std::uint32_t> extra_ns_per_line_{0};
   int fd_ = -1;
   int watch_meta_ = -1;
   int watch_payload_ = -1;

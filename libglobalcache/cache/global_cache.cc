@@ -102,9 +102,9 @@ bool GlobalCache::load_hit(Link link, Descriptor& d, const Key& key, Hit& hit, F
     pins_.unpin(pin);
     return false;
   }
-  const char* stored = reinterpret_cast<const char*>(hit.head_copy.data());
-  if (std::memcmp(stored, key.primary.data(), key.primary.size()) != 0 ||
-      std::memcmp(stored + key.primary.size(), key.variant.data(), key.variant.size()) != 0) {
+  const std::string_view stored(reinterpret_cast<const char*>(hit.head_copy.data()), key.size());
+  if (stored.substr(0, key.primary.size()) != key.primary ||
+      stored.substr(key.primary.size()) != key.variant) {
     pins_.unpin(pin);
     return false;
   }
