@@ -52,6 +52,21 @@ struct KeysOptions {
 };
 int keys(const Common& common, const KeysOptions& options);
 
+/// Exactly one of key, path, prefix, wildcard, tag and all is given.
+struct PurgeOptions {
+  std::string key;  // as `keys` shows it
+  std::string path;
+  std::string prefix;
+  std::string wildcard;
+  std::string tag;
+  bool all = false;
+  bool soft = false;
+  std::string base;  // key base
+  std::string host;  // of a site without key base
+  std::string scheme = "http";
+};
+int purge(const Common& common, const PurgeOptions& options);
+
 struct VerifyCommand {
   bool bodies = true;
   bool recover = true;

@@ -5,7 +5,7 @@
 #include <set>
 
 #include "devkit/mcsctl/command.h"
-#include "libglobalcache/http/key.h"
+#include "devkit/mcsctl/readable_key.h"
 #include "libglobalcache/runtime/instance.h"
 
 namespace mcs::ctl {
@@ -24,32 +24,6 @@ struct Row {
   std::uint32_t node = 0;         // where the descriptor lies
   std::size_t pins = 0;
 };
-
-// Bytes that are no printable text are shown as \xHH.
-std::string printable(std::string_view bytes) {
-  std::string text;
-  for (const char c : bytes) {
-    if (c >= ' ' && c != 0x7f) {
-      text += c;
-    } else {
-      text += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
-    }
-  }
-  return text;
-}
-
-// The longest beginning that is a key; what follows it is the variant.
-std::string readable_key(std::string_view whole, std::string& variant) {
-  std::string text = http::display_key(whole);
-  if (!text.empty()) return printable(text);
-  for (std::size_t n = whole.size(); n > 0; --n) {
-    text = http::display_key(whole.substr(0, n));
-    if (text.empty()) continue;
-    variant = printable(whole.substr(n));
-    return printable(text);
-  }
-  return printable(whole);
-}
 
 std::string age_text(std::int64_t ms) {
   if (ms < 0) return "-";
@@ -74,7 +48,9 @@ int keys(const Common& common, const KeysOptions& options) {
       const auto entry = view.sealed(node, i);
       if (!entry) continue;
       Row row;
-      row.key = readable_key(entry->key(), row.variant);
+      ReadableKey key = readable_key(entry->key());
+      row.key = std::move(key.text);
+      row.variant = std::move(key.variant);
       if (row.key.compare(0, options.prefix.size(), options.prefix) != 0) continue;
       ++matched;
       if (rows.size() >= options.limit) continue;

@@ -51,6 +51,24 @@ int main(int argc, char** argv) {
   keys_app->add_option("--prefix", keys_options.prefix, "only keys that begin with this");
   keys_app->add_option("--limit", keys_options.limit, "how many at most")->capture_default_str();
 
+  PurgeOptions purge_options;
+  CLI::App* purge_app = app.add_subcommand("purge",
+                                           "remove what is stored, in all servers of the domain; "
+                                           "what is being fetched now is not stored");
+  add_common(*purge_app, common);
+  CLI::Option_group* what = purge_app->add_option_group("what", "exactly one of");
+  what->add_option("--key", purge_options.key, "what is stored under this key, as 'keys' shows it");
+  what->add_option("--path", purge_options.path, "this path and query of a site, all variants");
+  what->add_option("--prefix", purge_options.prefix, "paths that begin with this");
+  what->add_option("--wildcard", purge_options.wildcard, "paths that match; * is anything");
+  what->add_option("--tag", purge_options.tag, "what Surrogate-Key or xkey tagged so");
+  what->add_flag("--all", purge_options.all, "everything in the domain");
+  what->require_option(1);
+  purge_app->add_option("--base", purge_options.base, "the site's key base");
+  purge_app->add_option("--host", purge_options.host, "host of a proxied site without a key base");
+  purge_app->add_option("--scheme", purge_options.scheme, "of that host")->capture_default_str();
+  purge_app->add_flag("--soft", purge_options.soft, "mark as stale instead of removing");
+
   CLI::App* events_app =
       app.add_subcommand("events", "history of recoveries, with their phases (times in us)");
   add_common(*events_app, common);
@@ -69,6 +87,7 @@ int main(int argc, char** argv) {
     if (status_app->parsed()) return status(common);
     if (keys_app->parsed()) return keys(common, keys_options);
     if (events_app->parsed()) return events(common);
+    if (purge_app->parsed()) return purge(common, purge_options);
     verify_options.bodies = !no_bodies;
     verify_options.recover = !no_recovery;
     return verify(common, verify_options);
