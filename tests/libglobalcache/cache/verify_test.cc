@@ -6,6 +6,8 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <vector>
 #include <xxhash.h>
 
 #include <atomic>
@@ -55,6 +57,14 @@ struct Member {
   std::unique_ptr<GlobalCache> cache;
   std::uint32_t slot() const { return instance->slot_number(); }
 };
+
+// What belonged to a process that was killed: its destructors never run.
+template <typename T>
+T* keep(T* object) {
+  static auto* const kept = new std::vector<void*>;
+  kept->push_back(object);
+  return object;
+}
 
 class VerifyTest : public testing::Test {
  protected:
@@ -196,7 +206,7 @@ TEST_F(VerifyTest, LeavingAndRecoveringLeavesNothing) {
   EXPECT_TRUE(a_.instance->recover(c.slot(), "test"));
   expect_clean();
   // Its own objects must not act any more.
-  new Fill(std::move(open));
+  keep(new Fill(std::move(open)));
   b_.cache->leave();
   b_.instance->leave();
   expect_clean();
@@ -477,8 +487,8 @@ TEST_F(VerifyTest, NamesDamagedAndOrphanedLocks) {
 TEST_F(VerifyTest, NamesTheLockOfADeadInstance) {
   Member c = join(1, "nginx/3");
   Bucket& bucket = memory().bucket_at(1, 3);
-  new Instance::Op(*c.instance);
-  auto* op = new Instance::Op(*c.instance);
+  keep(new Instance::Op(*c.instance));
+  auto* op = keep(new Instance::Op(*c.instance));
   ASSERT_TRUE(op->try_lock(bucket.lock, memory().lock_ref(1, bucket.lock)));
   expect_clean();
   kill(c);
