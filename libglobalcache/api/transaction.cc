@@ -59,6 +59,7 @@ void reset(Transaction& t) {
   t.story = {};
   t.validating = t.stripped = t.storing = t.counted = false;
   t.request_time_ms = 0;
+  t.forwarded_ns = 0;
   t.largest = 0;
   t.body_at = 0;
   t.windowed = false;
@@ -186,6 +187,7 @@ mcs_outcome forward(Transaction& t, mcs_response& out) {
   out.fill = t.fill ? 1 : 0;
   if (t.fill) t.process->count(kFills);
   t.request_time_ms = t.process->wall_ms();
+  t.forwarded_ns = runtime::monotonic_ns();
   return MCS_FORWARD;
 }
 
@@ -530,9 +532,7 @@ mcs_outcome mcs_retry(mcs_transaction* t, mcs_response* response) try {
 void mcs_end(mcs_transaction* t) {
   if (t == nullptr) return;
   try {
-    if (t->following || t->fill || !t->counted) {
-      api::count_status(*t, t->story.status, 0);
-    }
+    if (t->request_time_ms != 0) api::count_status(*t, t->story.status, 0);
     api::let_go(*t);
     api::pool().give_back(t);
   } catch (const std::exception&) {

@@ -101,6 +101,8 @@ class Fill {
   /// Somebody has announced to wait for this fill.
   bool has_waiters() const;
   std::uint64_t body_bytes() const { return body_bytes_; }
+  /// Followers can read the head.
+  bool is_shown() const { return head_shown_; }
   /// Seal and publish; the older entry of the key is retired. checked_ms: wall clock. False: the
   /// entry is not in the cache (no space, purged or expelled meanwhile); the fill is over.
   bool commit(std::int64_t checked_ms);

@@ -203,7 +203,7 @@ struct CacheArea {
 /// Log of purges, one ring per segment. A fill reads the log of its descriptor's segment, from the
 /// record that was next when it began. Records are read and written word by word; a reader that does
 /// not meet the sequence it looks for, before and after, counts as matched.
-inline constexpr std::uint32_t kPurgeRecords = 64;
+inline constexpr std::uint32_t kPurgeRecords = 512;
 inline constexpr std::uint32_t kPurgePattern = 208;
 struct alignas(64) PurgeRecord {
   Word sequence;         // stored last; 0 = being written

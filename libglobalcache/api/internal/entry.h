@@ -8,6 +8,7 @@
 //   ""                   a response without Vary; or, once one with Vary was seen, the list of specs
 //   "v" spec "\0" values a response selected by Vary (http/vary.h)
 //   "h" variant          a newer head of that variant's response, whose body is not copied
+//   "l" values language  a note: the name of the variant that is in that language
 //   "m", "u"             markers: not storable at present; how often it was asked for
 //
 // The cache checks the head's bytes against their checksum before anybody sees them, so nothing here
@@ -31,7 +32,7 @@ namespace mcs::api {
 enum class EntryKind : std::uint8_t {
   kResponse = 1,
   kSpecs = 2,     // no fields; the block holds specs, each with its length as u16
-  kMarker = 3,    // nothing but the head; Descriptor.checked holds a time or a counter
+  kMarker = 3,    // no fields; Descriptor.checked holds a time or a counter; the block holds a note
   kOverride = 4,  // fields and freshness of a response whose body is in the entry `body`
 };
 

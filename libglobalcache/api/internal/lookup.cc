@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Finding the response that a request selects, and the small entries beside it.
 #include <algorithm>
+#include <thread>
 
 #include "libglobalcache/api/internal/transaction.h"
 #include "libglobalcache/http/vary.h"
@@ -13,7 +14,7 @@ using cache::Found;
 
 // A list of specs has the same key as a response without Vary, but nobody waits for one.
 constexpr std::uint64_t kSpecsHash = 0x5be25b1e5bec5a1dULL;
-constexpr unsigned kTries = 8;
+constexpr unsigned kTries = 64;
 
 Found find(Transaction& t, const cache::Key& key, cache::Hit& hit, cache::Link own) {
   const cache::FindResult result = t.cache().find(key, hit);
@@ -23,10 +24,10 @@ Found find(Transaction& t, const cache::Key& key, cache::Hit& hit, cache::Link o
   return result.found;
 }
 
-// Reads a pinned entry's head. Anything else than `kind` is released and taken out.
-std::optional<EntryView> read(Transaction& t, cache::Hit& hit, EntryKind kind) {
+// The head of a pinned response. Anything else is released and taken out.
+std::optional<EntryView> read_response(Transaction& t, cache::Hit& hit) {
   auto entry = EntryView::parse(hit.head);
-  if (entry && entry->head().kind == kind) return entry;
+  if (entry && entry->head().kind == EntryKind::kResponse) return entry;
   t.cache().release(hit);
   t.cache().retire(hit.link);
   return std::nullopt;
@@ -56,6 +57,52 @@ void take_hit(Transaction& t, const EntryView& entry, std::string_view variant) 
   t.marked_stale = t.hit.soft_purged;
 }
 
+// The spec without accept-language, if it has that and nothing else is wrong with it.
+bool without_language(std::string_view spec, std::string& rest) {
+  bool found = false;
+  while (!spec.empty()) {
+    const std::size_t comma = std::min(spec.find(','), spec.size());
+    const std::string_view name = spec.substr(0, comma);
+    if (name == "accept-language") {
+      found = true;
+    } else {
+      if (!rest.empty()) rest += ',';
+      rest += name;
+    }
+    spec.remove_prefix(std::min(comma + 1, spec.size()));
+  }
+  return found;
+}
+
+// The name of the note that says which variant is in `language` (in lower case).
+std::string language_note(const Transaction& t, std::string_view rest_of_spec,
+                          std::string_view language) {
+  std::string name("l");
+  append_variant_name(t, rest_of_spec, name);
+  name += '\0';
+  name += language;
+  return name;
+}
+
+// A response in exactly the one language that the request prefers to all others may answer it,
+// although their Accept-Language differs (RFC 9111 4.1, http/vary.h).
+void look_up_language(Transaction& t, std::string_view spec) {
+  std::string rest;
+  std::string language;
+  if (!without_language(spec, rest) || !http::append_preferred_language(t.fields, language)) return;
+  const std::string note = language_note(t, rest, language);
+  if (t.cache().find(t.cache().variant_of(t.key, note), t.other).found != Found::kHit) return;
+  const auto entry = EntryView::parse(t.other.head);
+  t.cache().release(t.other);
+  if (!entry || entry->head().kind != EntryKind::kMarker) return;
+  const std::string variant(entry->block());
+  if (find(t, t.cache().variant_of(t.key, variant), t.other, {}) != Found::kHit) return;
+  const auto response = read_response(t, t.other);
+  if (!response) return;
+  std::swap(t.hit, t.other);
+  take_hit(t, *response, variant);
+}
+
 // Of the responses that the request selects under different specs, the latest (RFC 9111 4.1).
 void look_up_variants(Transaction& t, cache::Link own) {
   std::string_view list = t.specs;
@@ -65,7 +112,7 @@ void look_up_variants(Transaction& t, cache::Link own) {
     append_variant_name(t, spec, t.text);
     if (first) t.fill_variant = t.text;
     if (find(t, t.cache().variant_of(t.key, t.text), t.other, own) != Found::kHit) continue;
-    const auto entry = read(t, t.other, EntryKind::kResponse);
+    const auto entry = read_response(t, t.other);
     if (!entry) continue;
     if (t.has_hit && t.entry->meta().date_ms >= entry->meta().date_ms) {
       t.cache().release(t.other);
@@ -76,6 +123,8 @@ void look_up_variants(Transaction& t, cache::Link own) {
     std::swap(t.hit, t.other);
     take_hit(t, *entry, t.text);
   }
+  list = t.specs;
+  for (std::string_view spec; !t.has_hit && next_spec(list, spec);) look_up_language(t, spec);
 }
 
 /// Store an entry without a body. hash2 names the fill; `checked` is what Descriptor.checked gets.
@@ -90,6 +139,15 @@ bool store_plain(Transaction& t, const cache::Key& key, EntryKind kind, std::str
   encode_plain(head, block, bytes);
   fill.set_head(bytes, 0);
   return fill.commit(checked);
+}
+
+// The list of specs as it is now; empty if there is none.
+void read_specs(Transaction& t, std::string& list) {
+  list.clear();
+  if (t.cache().find(t.key, t.other).found != Found::kHit) return;
+  const auto entry = EntryView::parse(t.other.head);
+  if (entry && entry->head().kind == EntryKind::kSpecs) list = entry->block();
+  t.cache().release(t.other);
 }
 
 }  // namespace
@@ -138,31 +196,37 @@ void look_up(Transaction& t, cache::Link own) {
       t.cache().touch(t.hit);
       t.cache().release(t.hit);
       look_up_variants(t, own);
-    } else if (const auto response = read(t, t.hit, EntryKind::kResponse)) {
-      take_hit(t, *response, {});
+    } else if (entry && entry->head().kind == EntryKind::kResponse) {
+      take_hit(t, *entry, {});
+    } else {
+      t.cache().release(t.hit);
+      t.cache().retire(t.hit.link);
     }
   }
   if (t.has_hit && t.hit.overridden) apply_override(t);
 }
 
 bool remember_spec(Transaction& t, std::string_view spec) {
+  const auto is_newest = [&spec](std::string_view list) {
+    std::string_view newest;
+    return next_spec(list, newest) && newest == spec;
+  };
   cache::Key key = t.key;
   key.hash2 ^= kSpecsHash;
+  std::string list;
   for (unsigned attempt = 0; attempt < kTries; ++attempt) {
+    read_specs(t, list);
+    if (is_newest(list)) return true;
     cache::Fill fill;
     const Begin begun = t.cache().begin(key, fill, {}, true);
-    if (begun == Begin::kOther) continue;
-    if (begun != Begin::kFilling) return false;
-    // The list is read while nobody else can change it.
-    std::string list;
-    if (t.cache().find(t.key, t.other).found == Found::kHit) {
-      const auto entry = EntryView::parse(t.other.head);
-      if (entry && entry->head().kind == EntryKind::kSpecs) list = entry->block();
-      t.cache().release(t.other);
+    if (begun == Begin::kOther) {
+      std::this_thread::yield();
+      continue;
     }
-    std::string_view rest = list;
-    std::string_view newest;
-    if (next_spec(rest, newest) && newest == spec) return true;
+    if (begun != Begin::kFilling) return false;
+    // Read again now that nobody else can change it.
+    read_specs(t, list);
+    if (is_newest(list)) return true;
     ProxyHead head;
     head.kind = EntryKind::kSpecs;
     head.server_kind = t.process->server_kind;
@@ -172,6 +236,18 @@ bool remember_spec(Transaction& t, std::string_view spec) {
     return fill.commit(t.now_ms);
   }
   return false;
+}
+
+void remember_language(Transaction& t, std::string_view spec, std::string_view content_language) {
+  std::string rest;
+  if (!without_language(spec, rest)) return;
+  std::string language;
+  for (const char c : http::trim(content_language)) language += http::to_lower(c);
+  if (!http::is_token(language)) return;
+  std::string variant;
+  append_variant_name(t, spec, variant);
+  const std::string note = language_note(t, rest, language);
+  store_plain(t, t.cache().variant_of(t.key, note), EntryKind::kMarker, variant, t.now_ms);
 }
 
 bool is_hit_for_miss(Transaction& t) {

@@ -21,10 +21,10 @@ using cache::Append;
 using cache::Begin;
 
 // Bodies up to this size are copied when their response is freshened; a larger one stays where it
-// is, and its new head becomes an entry of its own (docs/decisions/0003-freshening.md). Bytes.
+// is, and its new head becomes an entry of its own (docs/decisions/0020-freshening.md). Bytes.
 constexpr std::uint64_t kCopiedWhenFreshened = 128 * 1024;
-// A body of unknown length is shown to followers at once, unless it is this small and nobody waits.
-constexpr std::uint64_t kShownAtOnce = 16 * 1024;
+// From a slow origin every piece is shown to followers, whether or not somebody waits already.
+constexpr std::uint64_t kSlowNs = 50000000;
 
 struct Response {
   int status;
@@ -213,6 +213,8 @@ bool choose_variant(Transaction& t, const Response& response) {
   if (!spec.empty() || t.known_specs) {
     append_variant_name(t, spec, name);
     if (!remember_spec(t, spec)) return false;
+    const std::string_view language = http::field_value(response.fields, "content-language");
+    if (!language.empty()) remember_language(t, spec, language);
   }
   if (name != t.fill_variant || t.method == http::Method::kPost) {
     t.fill.rename(t.cache().variant_of(t.key, name));
@@ -318,7 +320,9 @@ void store_bytes(Transaction& t, std::span<const std::byte> bytes) {
     return;
   }
   const bool last = t.announced && total == *t.announced;
-  const bool show = t.fill.has_waiters() || (t.announced ? !last : total > kShownAtOnce);
+  const bool show = t.fill.has_waiters() ||
+                    (!last && (t.fill.is_shown() ||
+                               runtime::monotonic_ns() - t.forwarded_ns > kSlowNs));
   if (show && t.fill.flush() != Append::kOk) stop_storing(t);
 }
 

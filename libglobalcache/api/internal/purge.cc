@@ -121,7 +121,9 @@ std::optional<Order> make_order(const mcs_purge_request& request, std::string& e
       for (const http::Method method : {http::Method::kGet, http::Method::kPost}) {
         std::string key = key_of(request, method, pattern);
         if (!key.empty()) order.patterns.push_back(std::move(key));
-        if (request.local_files != 0) break;
+        // Responses to POST have keys of their own, if they are stored at all.
+        const bool post = request.policy == nullptr || request.policy->rules.cache_post;
+        if (request.local_files != 0 || !post) break;
       }
       if (!order.patterns.empty()) return order;
       error = fmt::format("\"{}\" is no target: give a path with its first slash, and a host or a "

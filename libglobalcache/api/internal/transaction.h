@@ -79,6 +79,7 @@ struct mcs_transaction {
   bool storing = false;
   bool counted = false;
   std::int64_t request_time_ms = 0;
+  std::uint64_t forwarded_ns = 0;  // the same on the monotonic clock
   std::uint64_t largest = 0;
   std::uint64_t body_at = 0;  // bytes of the origin's body so far
   bool windowed = false;      // only [window_first, window_end) of them goes to the client
@@ -128,6 +129,9 @@ void append_variant_name(const Transaction& t, std::string_view spec, std::strin
 bool selects(Transaction& t, std::string_view variant);
 /// Remember that responses to this key have this spec. False: it could not be stored.
 bool remember_spec(Transaction& t, std::string_view spec);
+/// A response with this spec that is being stored is in one language: others who prefer that to all
+/// others may get it too.
+void remember_language(Transaction& t, std::string_view spec, std::string_view content_language);
 /// Not storable a moment ago: requests do not wait for each other.
 bool is_hit_for_miss(Transaction& t);
 void mark_hit_for_miss(Transaction& t);
