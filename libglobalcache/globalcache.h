@@ -35,7 +35,7 @@ extern "C" {
 
 /** Version of this interface: the major number changes when a caller must be compiled again. */
 #define MCS_API_VERSION_MAJOR 1
-#define MCS_API_VERSION_MINOR 1
+#define MCS_API_VERSION_MINOR 2
 
 /** (major << 16) | minor of the library in use. */
 MCS_API uint32_t mcs_api_version(void);
@@ -144,6 +144,19 @@ MCS_API void mcs_policy_destroy(mcs_policy *policy);
  */
 MCS_API mcs_status mcs_policy_set(mcs_policy *policy, const char *name, size_t argc,
                                   const char *const *argv, char *err, size_t errlen);
+
+/** A rule's directive as both servers name it. Strings are static and end with NUL. */
+typedef struct mcs_directive {
+  const char *nginx_name; /**< without "mcs_cache_" */
+  const char *httpd_name; /**< without "McsCache" */
+  const char *syntax;     /**< of its arguments */
+  const char *help;
+  unsigned min_args;
+  unsigned max_args; /**< 255: any number */
+} mcs_directive;
+
+/** All directives that mcs_policy_set knows, for a module to register. Returns their number. */
+MCS_API size_t mcs_policy_directives(const mcs_directive **directives);
 
 /** Every rule that was not set in child is taken from parent. */
 MCS_API void mcs_policy_inherit(mcs_policy *child, const mcs_policy *parent);

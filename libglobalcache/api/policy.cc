@@ -24,6 +24,23 @@ mcs_status mcs_policy_set(mcs_policy* policy, const char* name, size_t argc,
   return MCS_ERROR;
 }
 
+size_t mcs_policy_directives(const mcs_directive** directives) try {
+  static const std::vector<mcs_directive> all = [] {
+    std::vector<mcs_directive> made;
+    // Each view is a whole literal, so its data ends with NUL.
+    for (const mcs::http::DirectiveInfo& info : mcs::http::policy_directives()) {
+      made.push_back({info.nginx_name.data(), info.httpd_name.data(), info.syntax.data(),
+                      info.help.data(), info.min_args, info.max_args});
+    }
+    return made;
+  }();
+  *directives = all.data();
+  return all.size();
+} catch (const std::exception&) {
+  *directives = nullptr;
+  return 0;
+}
+
 void mcs_policy_inherit(mcs_policy* child, const mcs_policy* parent) {
   try {
     mcs::http::inherit_policy(child->rules, parent->rules);
