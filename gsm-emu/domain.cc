@@ -71,14 +71,24 @@ Result<void> give(const std::string& path, const Ids& ids) {
   return {};
 }
 
-// A build directory whose creator is gone is left over. Its creator holds a lock on `building`.
+// A build directory whose creator is gone is left over. Its creator holds a lock on `building`; one
+// without that file is being begun just now, or was left by a creator killed at that instant. What
+// destroy() has renamed is nobody's.
 void remove_abandoned_builds(const std::string& directory) {
+  constexpr auto kBeginning = std::chrono::minutes(1);
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(directory, ignored)) {
     const std::string name = entry.path().filename();
     if (name.rfind(kBuildPrefix, 0) != 0) continue;
     const int fd = ::open((entry.path() / "building").c_str(), O_RDWR | O_CLOEXEC);
-    if (fd < 0) continue;
+    if (fd < 0) {
+      const bool unmarked = errno == ENOENT;
+      const bool gone = name.rfind(std::string(kBuildPrefix) + "gone.", 0) == 0;
+      const auto changed = fs::last_write_time(entry.path(), ignored);
+      const bool old = fs::file_time_type::clock::now() - changed > kBeginning;
+      if (gone || (unmarked && !ignored && old)) fs::remove_all(entry.path(), ignored);
+      continue;
+    }
     struct flock lock {};
     lock.l_type = F_WRLCK;
     lock.l_whence = SEEK_SET;
@@ -206,8 +216,6 @@ Result<std::unique_ptr<Domain>> Domain::create(const DomainSpec& spec, const Geo
   // Whoever may read the segments may search the directory and make sockets in it.
   const unsigned directory_mode = (spec.mode & 0666) | ((spec.mode & 0444) >> 2);
   ::chmod(build.c_str(), directory_mode);
-  ::unlink((build + "/building").c_str());
-
   domain->path_ = path_of(spec.directory, spec.name, spec.layout_hash);
   domain->name_ = spec.name;
   if (::rename(build.c_str(), domain->path_.c_str()) != 0) {
@@ -217,6 +225,8 @@ Result<std::unique_ptr<Domain>> Domain::create(const DomainSpec& spec, const Geo
     return fail(ErrorCode::kSystem, fmt::format("cannot publish domain {}: {}", spec.name,
                                                 std::strerror(errno)));
   }
+  // After the rename, so that at no instant a build looks abandoned or is left unmarked.
+  ::unlink((domain->path_ + "/building").c_str());
   cleanup.path.clear();
   return domain;
 }

@@ -197,6 +197,13 @@ bool Segment::write_payload(std::uint64_t offset, std::span<const std::byte> byt
     std::memcpy(payload_ + offset, bytes.data(), bytes.size());
     return true;
   }
+  // A lost segment is a truncated file, which a write would grow again, as a hole of zeros that
+  // faults nobody any more.
+  struct stat info {};
+  if (::fstat(fd_, &info) != 0 || static_cast<std::uint64_t>(info.st_size) < header_.size) {
+    mark_lost();
+    return false;
+  }
   std::size_t done = 0;
   while (done < bytes.size()) {
     const ssize_t n = ::pwrite(fd_, bytes.data() + done, bytes.size() - done,
@@ -207,7 +214,6 @@ bool Segment::write_payload(std::uint64_t offset, std::span<const std::byte> byt
     }
     done += static_cast<std::size_t>(n);
   }
-  // A lost segment is a truncated file, which a write would grow again, as a hole of zeros.
   return !lost();
 }
 

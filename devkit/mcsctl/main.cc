@@ -25,7 +25,7 @@ int main(int argc, char** argv) {
   CLI::App app{
       "Looks into a domain while servers use it.\n"
       "Exit status: 0 done; 1 verify found something wrong; 2 it could not be done."};
-  app.require_subcommand(1);
+  app.require_subcommand(0, 1);
   Common common;
   KeysOptions keys_options;
   VerifyCommand verify_options;
@@ -75,6 +75,7 @@ int main(int argc, char** argv) {
 
   try {
     app.parse(argc, argv);
+    if (app.get_subcommands().empty()) throw CLI::RequiredError("A subcommand");
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
     return fail_with(

@@ -70,7 +70,7 @@ json unreachable_json(const NodeProcesses& processes, std::string& text) {
     all.push_back({{"server", instance.server},
                    {"pid", instance.pid},
                    {"pid_namespace", instance.pid_namespace}});
-    text += fmt::format("not reached: {} pid {} in another pid namespace ({})\n", instance.server,
+    text += fmt::format("not reached: {} pid {} of pid namespace {}\n", instance.server,
                         instance.pid, instance.pid_namespace);
   }
   return all;

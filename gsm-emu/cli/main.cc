@@ -40,7 +40,7 @@ int main(int argc, char** argv) {
   CLI::App app{
       "Emulates multicomputers: domains of nodes that share memory.\n"
       "Exit status: 0 done; 1 done in part; 2 not done; exec: the command's."};
-  app.require_subcommand(1);
+  app.require_subcommand(0, 1);
   Common common;
   std::uint32_t node = 0;
 
@@ -119,6 +119,7 @@ int main(int argc, char** argv) {
 
   try {
     app.parse(argc, argv);
+    if (app.get_subcommands().empty()) throw CLI::RequiredError("A subcommand");
     if (damage_app->parsed() &&
         random_option->count() + offset_option->count() + zero_option->count() != 1) {
       throw CLI::ValidationError("damage", "give one of --random N, --offset O and --zero-page N");

@@ -34,16 +34,28 @@ bool send(int pidfd, int number) {
   return ::syscall(SYS_pidfd_send_signal, pidfd, number, nullptr, 0) == 0;
 }
 
-std::vector<pid_t> all_processes() {
+// The numbers among the names in a directory of /proc: processes, or threads of one.
+std::vector<pid_t> numbers_in(const std::string& directory) {
   std::vector<pid_t> pids;
   std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator("/proc", ignored)) {
+  for (const auto& entry : fs::directory_iterator(directory, ignored)) {
     const std::string name = entry.path().filename();
     if (name.find_first_not_of("0123456789") == std::string::npos) {
       pids.push_back(static_cast<pid_t>(std::stol(name)));
     }
   }
   return pids;
+}
+
+std::optional<ProcStat> read_stat_file(const std::string& path);
+
+// Whether no thread of the process can run.
+bool is_stopped(pid_t pid) {
+  const std::vector<pid_t> threads = numbers_in(fmt::format("/proc/{}/task", pid));
+  return std::all_of(threads.begin(), threads.end(), [&](pid_t thread) {
+    const auto stat = read_stat_file(fmt::format("/proc/{}/task/{}/stat", pid, thread));
+    return !stat || std::strchr("TtZX", stat->state) != nullptr;
+  });
 }
 
 }  // namespace
@@ -54,8 +66,10 @@ std::uint64_t pid_namespace(pid_t pid) {
   return ::stat(path.c_str(), &info) == 0 ? info.st_ino : 0;
 }
 
-std::optional<ProcStat> read_stat(pid_t pid) {
-  std::ifstream file(fmt::format("/proc/{}/stat", pid));
+namespace {
+
+std::optional<ProcStat> read_stat_file(const std::string& path) {
+  std::ifstream file(path);
   std::string line;
   if (!std::getline(file, line)) return std::nullopt;
   // The name in parentheses may hold anything; after it come fields 3, 4, … 22.
@@ -69,6 +83,12 @@ std::optional<ProcStat> read_stat(pid_t pid) {
   fields >> stat.started;
   if (!fields) return std::nullopt;
   return stat;
+}
+
+}  // namespace
+
+std::optional<ProcStat> read_stat(pid_t pid) {
+  return read_stat_file(fmt::format("/proc/{}/stat", pid));
 }
 
 bool ExecRecord::reachable() const { return pid_namespace == emu::pid_namespace(); }
@@ -136,11 +156,15 @@ NodeProcesses::~NodeProcesses() {
   for (const Target& target : targets_) ::close(target.pidfd);
 }
 
+bool NodeProcesses::has(pid_t pid, std::uint64_t started) const {
+  return std::any_of(targets_.begin(), targets_.end(), [&](const Target& target) {
+    return target.pid == pid && target.started == started;
+  });
+}
+
 bool NodeProcesses::add_process(pid_t pid, std::uint64_t started, bool init) {
   if (pid == ::getpid() || pid <= 0) return false;
-  for (const Target& target : targets_) {
-    if (target.pid == pid && target.started == started) return false;
-  }
+  if (has(pid, started)) return false;
   const int pidfd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
   if (pidfd < 0) return false;
   // Compared after the pidfd was opened: it names that process for good.
@@ -165,7 +189,11 @@ void NodeProcesses::add(const std::vector<LiveInstance>& instances) {
   const std::uint64_t here = pid_namespace();
   for (const LiveInstance& instance : instances) {
     if (instance.pid_namespace == here) {
-      add_process(instance.pid, instance.started, false);
+      // Its liveness lock is held, so if this is not the process it is a child it forked.
+      if (!has(instance.pid, instance.started) &&
+          !add_process(instance.pid, instance.started, false)) {
+        unreachable_.push_back(instance);
+      }
     } else if (std::find(namespaces_.begin(), namespaces_.end(), instance.pid_namespace) ==
                namespaces_.end()) {
       unreachable_.push_back(instance);
@@ -176,7 +204,7 @@ void NodeProcesses::add(const std::vector<LiveInstance>& instances) {
 // Children of what we have, and theirs. False: there was nothing new.
 bool NodeProcesses::add_descendants() {
   std::map<pid_t, ProcStat> stats;
-  for (const pid_t pid : all_processes()) {
+  for (const pid_t pid : numbers_in("/proc")) {
     if (const auto stat = read_stat(pid)) stats[pid] = *stat;
   }
   bool any = false;
@@ -229,8 +257,7 @@ bool NodeProcesses::stop() {
     const bool more = add_descendants();
     const bool stopped = std::all_of(targets_.begin(), targets_.end(), [](const Target& target) {
       const auto stat = read_stat(target.pid);
-      return !stat || stat->started != target.started ||
-             std::strchr("TtZX", stat->state) != nullptr;
+      return !stat || stat->started != target.started || is_stopped(target.pid);
     });
     if (!more && stopped) return true;
     std::this_thread::sleep_for(std::chrono::milliseconds(1));

@@ -92,6 +92,7 @@ class NodeProcesses {
     int pidfd = -1;
     bool init = false;  // of a pid namespace: its end is the end of all in it
   };
+  bool has(pid_t pid, std::uint64_t started) const;
   bool add_process(pid_t pid, std::uint64_t started, bool init);
   bool add_descendants();
   void signal_all(int number);

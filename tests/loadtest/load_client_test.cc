@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <iostream>
+#include <thread>
 
 #include "loadtest/client/report_json.h"
 #include "loadtest/harness/http_client.h"
@@ -26,7 +27,7 @@ class LoadClientTest : public testing::Test {
     options_.stream = stream_.get();
     options_.connections = 1;
     options_.requests = 1;
-    options_.timeout = std::chrono::milliseconds(2'000);
+    options_.timeout = std::chrono::milliseconds(60'000);
   }
 
   LoadReport load(const TinyServer& server) {
@@ -169,8 +170,11 @@ TEST_F(LoadClientTest, NoticesARefusedConnection) {
   }
   options_.targets = {{"gone", "127.0.0.1", port, "", ""}};
   options_.requests = 0;
-  options_.seconds = .05;
-  const LoadReport report = run_load(options_, stop_, live_);
+  LoadReport report;
+  std::thread client([&] { report = run_load(options_, stop_, live_); });
+  EXPECT_TRUE(wait_until([&] { return live_.failed > 0; }, std::chrono::milliseconds(60'000)));
+  stop_ = true;
+  client.join();
   EXPECT_GE(report.total().count(Failure::kConnect), 1u);
   EXPECT_EQ(report.total().failed(), report.total().requests);
 }
@@ -247,7 +251,7 @@ TEST_F(LoadClientTest, OpenLoopCountsLatencyFromTheSchedule) {
     uint64_t none = 0;
     if (first_ns.compare_exchange_strong(none, monotonic_ns())) {
       wait_until([&] { return monotonic_ns() >= first_ns + kHeldNs; },
-                 std::chrono::milliseconds(5'000));
+                 std::chrono::milliseconds(60'000));
     }
     return TinyAnswer{ok_response(body_)};
   });

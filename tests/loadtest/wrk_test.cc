@@ -68,7 +68,7 @@ TEST(Wrk, CanBeEndedEarly) {
   auto run = WrkRun::start(options);
   ASSERT_TRUE(run) << run.error().message;
   ASSERT_TRUE(
-      wait_until([&] { return server.paths().size() > 100; }, std::chrono::milliseconds(20'000)));
+      wait_until([&] { return server.paths().size() > 100; }, std::chrono::milliseconds(60'000)));
   (*run)->interrupt();
   const auto result = (*run)->finish();
   ASSERT_TRUE(result) << result.error().message;
@@ -79,13 +79,13 @@ TEST(Wrk, SpecwebScriptFollowsTheDefinition) {
   const TinyServer server([](const std::string&) { return TinyAnswer{ok_response("")}; });
   WrkOptions options;
   options.url = fmt::format("http://127.0.0.1:{}/", server.port());
-  options.seconds = 2;
+  options.seconds = 3;
   options.script = "specweb99.lua";
   options.arguments = {"load=20", "prefix=/s/", "seed=7"};
   const auto result = run_wrk(options);
   ASSERT_TRUE(result) << result.error().message;
   const auto paths = server.paths();
-  ASSERT_GT(paths.size(), 1000u);
+  ASSERT_GT(paths.size(), 500u);
 
   // The same share per directory and class and per file as the C++ sampler has by definition.
   const int directories = SpecwebSet::directories_for(20);
@@ -129,14 +129,14 @@ TEST(Wrk, ZipfScriptFollowsItsExponent) {
   const TinyServer server([](const std::string&) { return TinyAnswer{ok_response("")}; });
   WrkOptions options;
   options.url = fmt::format("http://127.0.0.1:{}/", server.port());
-  options.seconds = 2;
+  options.seconds = 3;
   options.script = "zipf.lua";
   options.arguments = {"paths=" + (directory.path() / "paths.txt").string(), "alpha=0.8",
                        "order=given"};
   const auto result = run_wrk(options);
   ASSERT_TRUE(result) << result.error().message;
   const auto paths = server.paths();
-  ASSERT_GT(paths.size(), 1000u);
+  ASSERT_GT(paths.size(), 500u);
   const auto weights = zipf_weights(100, .8);
   double sum = 0;
   for (const double weight : weights) {

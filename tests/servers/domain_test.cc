@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "loadtest/harness/net.h"
 #include "tests/servers/server_fixture.h"
 
 namespace mcs::loadtest {
@@ -111,6 +112,44 @@ TEST_P(DomainTest, OneErrorLineForEachMistake) {
     EXPECT_FALSE(check->ok()) << mistake.said;
     EXPECT_THAT(check->err, HasSubstr(mistake.said));
   }
+}
+
+// A lost segment: what was on its way out of it ends short, and never with other bytes.
+TEST_P(DomainTest, MemoryThatIsLostWhileABodyIsSent) {
+  expected_trouble_ = "writev() failed (14: Bad address)";
+  const std::string body = bytes_of_size(6'000'000);
+  write("long.bin", body);
+  const WebServer& server = start(GetParam());
+  get_hit(server, "/long.bin");
+  std::vector<RawConnection> readers;
+  std::vector<std::string> received;
+  for (int i = 0; i < 3; ++i) {
+    readers.push_back(std::move(RawConnection::open(server.port()).value()));
+    readers.back().set_receive_buffer(65536);
+    ASSERT_TRUE(readers.back().send(
+        "GET /long.bin HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"));
+    received.push_back(readers.back().read_some().value_or(""));
+  }
+  int lost = 0;
+  for (const auto& file : std::filesystem::recursive_directory_iterator(domain_directory())) {
+    if (file.path().filename().string().starts_with("segment.")) {
+      std::filesystem::resize_file(file.path(), 0);
+      ++lost;
+    }
+  }
+  EXPECT_EQ(lost, 1);
+  for (size_t i = 0; i < readers.size(); ++i) {
+    for (;;) {
+      const auto more = readers[i].read_some();
+      if (!more || more->empty()) break;
+      received[i] += *more;
+    }
+    const size_t begin = received[i].find("\r\n\r\n") + 4;
+    EXPECT_TRUE(body.starts_with(std::string_view(received[i]).substr(begin)));
+    EXPECT_LT(received[i].size() - begin, body.size()) << "the socket took it all at once";
+  }
+  expect_served(server);
+  EXPECT_TRUE(get(server, "/long.bin").body == body);
 }
 
 TEST_P(DomainTest, OtherSizeIsUsedAsItIsAndSaid) {

@@ -74,6 +74,7 @@ class ServersTest : public testing::Test {
   const std::filesystem::path& domain_directory() const { return domain_directory_.path(); }
 
   HttpClient client_;
+  std::string expected_trouble_;  // part of log lines that this test provokes
 
  private:
   TempDir root_;

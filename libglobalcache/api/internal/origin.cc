@@ -23,7 +23,10 @@ using cache::Begin;
 // Bodies up to this size are copied when their response is freshened; a larger one stays where it
 // is, and its new head becomes an entry of its own (docs/decisions/0020-freshening.md). Bytes.
 constexpr std::uint64_t kCopiedWhenFreshened = 128 * 1024;
-// From a slow origin every piece is shown to followers, whether or not somebody waits already.
+// Pieces of a body are shown to followers as they come, so that whoever comes later need not wait for
+// the next one; but a body of unknown length that may well end with this piece is written in one go,
+// unless somebody waits already or the origin is slow.
+constexpr std::uint64_t kInOneGo = 16 * 1024;
 constexpr std::uint64_t kSlowNs = 50000000;
 
 struct Response {
@@ -319,10 +322,9 @@ void store_bytes(Transaction& t, std::span<const std::byte> bytes) {
     stop_storing(t);
     return;
   }
-  const bool last = t.announced && total == *t.announced;
-  const bool show = t.fill.has_waiters() ||
-                    (!last && (t.fill.is_shown() ||
-                               runtime::monotonic_ns() - t.forwarded_ns > kSlowNs));
+  const bool goes_on = t.announced ? total < *t.announced : total > kInOneGo;
+  const bool show = goes_on || t.fill.has_waiters() || t.fill.is_shown() ||
+                    (!t.announced && runtime::monotonic_ns() - t.forwarded_ns > kSlowNs);
   if (show && t.fill.flush() != Append::kOk) stop_storing(t);
 }
 

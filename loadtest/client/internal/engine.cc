@@ -32,6 +32,18 @@ std::string_view as_text(std::span<const std::byte> data) {
   return {reinterpret_cast<const char*>(data.data()), data.size()};
 }
 
+// To the nanosecond where the kernel can (since 5.11), else to the millisecond.
+int wait_for_events(int epoll, std::span<epoll_event> events, uint64_t ns) {
+  const timespec timeout = {static_cast<time_t>(ns / 1'000'000'000),
+                            static_cast<long>(ns % 1'000'000'000)};
+  const auto size = static_cast<int>(events.size());
+  const int count = epoll_pwait2(epoll, events.data(), size, &timeout, nullptr);
+  return count >= 0 || errno != ENOSYS
+             ? count
+             : epoll_wait(epoll, events.data(), size,
+                          static_cast<int>((ns + kMillisecond - 1) / kMillisecond));
+}
+
 }  // namespace
 
 LoadShared::LoadShared(const LoadOptions& run_options, const std::atomic<bool>& stop_flag,
@@ -149,11 +161,9 @@ void LoadEngine::run(uint64_t start_ns, uint64_t end_ns) {
     }
     now = monotonic_ns();
     const uint64_t wait = wake > now ? wake - now : 0;
-    const timespec timeout = {static_cast<time_t>(wait / 1'000'000'000),
-                              static_cast<long>(wait % 1'000'000'000)};
-    const int count = epoll_pwait2(epoll_, events, std::size(events), &timeout, nullptr);
+    const int count = wait_for_events(epoll_, events, wait);
     if (count < 0 && errno != EINTR) {
-      throw std::runtime_error(fmt::format("epoll_pwait2: {}", std::strerror(errno)));
+      throw std::runtime_error(fmt::format("epoll_wait: {}", std::strerror(errno)));
     }
     for (int i = 0; i < count; ++i) {
       handle_event(*static_cast<Connection*>(events[i].data.ptr), events[i].events);

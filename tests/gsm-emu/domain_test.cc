@@ -1,0 +1,438 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "gsm-emu/domain.h"
+
+#include <grp.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/statvfs.h>
+
+#include <atomic>
+#include <cstring>
+#include <fstream>
+#include <thread>
+
+#include "tests/gsm-emu/gsm_fixture.h"
+
+namespace mcs::gsm {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+class DomainTest : public GsmTest {
+ protected:
+  void expect_refused(const std::string& name, ErrorCode code, const char* why) const {
+    const auto opened = open(name);
+    ASSERT_FALSE(opened);
+    EXPECT_EQ(opened.error().code, code) << opened.error().message;
+    EXPECT_THAT(opened.error().message, HasSubstr(why));
+    // One sentence, which names the thing.
+    EXPECT_THAT(opened.error().message, HasSubstr(name));
+    EXPECT_EQ(opened.error().message.find('\n'), std::string::npos);
+  }
+};
+
+TEST_F(DomainTest, WhatIsCreatedCanBeOpened) {
+  const auto made = make("one", 3);
+  const auto opened = open("one");
+  ASSERT_TRUE(opened) << opened.error().message;
+  Domain& domain = **opened;
+  EXPECT_EQ(domain.name(), "one");
+  EXPECT_EQ(domain.node_count(), 3U);
+  EXPECT_EQ(domain.path(), path("one"));
+  for (std::uint32_t node = 0; node < 3; ++node) {
+    const SegmentHeader& header = domain.segment(node).header();
+    EXPECT_EQ(header.node, node);
+    EXPECT_EQ(header.node_count, 3U);
+    EXPECT_EQ(header.incarnation, 1U);
+    EXPECT_EQ(header.size, kBytes);
+    EXPECT_EQ(header.meta_bytes, kMeta);
+    EXPECT_EQ(header.user[3], 33U);
+    EXPECT_STREQ(header.domain, "one");
+    EXPECT_EQ(header.domain_id, made->header().domain_id);
+    EXPECT_EQ(header.hash_seed, made->header().hash_seed);
+    EXPECT_EQ(domain.segment(node).metadata()[kPageSize], static_cast<std::byte>(0xa0 + node));
+  }
+  EXPECT_THAT(Domain::list(directory_), ElementsAre(path("one")));
+}
+
+TEST_F(DomainTest, WritesAreSeenThroughEveryMapping) {
+  const auto made = make("one", 2);
+  const auto opened = open("one");
+  ASSERT_TRUE(opened);
+  made->segment(1).metadata()[kPageSize + 5] = std::byte{42};
+  EXPECT_EQ((*opened)->segment(1).metadata()[kPageSize + 5], std::byte{42});
+  const std::string text = "payload";
+  ASSERT_TRUE(made->segment(1).write_payload(100, std::as_bytes(std::span(text))));
+  EXPECT_EQ(std::memcmp((*opened)->segment(1).payload() + 100, text.data(), text.size()), 0);
+  EXPECT_FALSE(made->segment(1).write_payload(kBytes - kMeta - 3, std::as_bytes(std::span(text))));
+  EXPECT_FALSE(made->segment(1).write_payload(~0ULL, std::as_bytes(std::span(text))));
+}
+
+TEST_F(DomainTest, DomainsHaveIdentitiesAndSeedsOfTheirOwn) {
+  const auto one = make("one");
+  const auto two = make("two");
+  EXPECT_NE(one->header().domain_id, two->header().domain_id);
+  EXPECT_NE(one->header().hash_seed, two->header().hash_seed);
+}
+
+TEST_F(DomainTest, NamesAreChecked) {
+  for (const char* good : {"a", "web-cache_1.x", "0", "abcdefghijklmnopqrstuvwxyz012345"}) {
+    EXPECT_TRUE(Domain::check_name(good)) << good;
+  }
+  for (const char* bad :
+       {"", ".a", "..", "A", "a/b", "a b", "ü", "a\n", "abcdefghijklmnopqrstuvwxyz0123456"}) {
+    const auto checked = Domain::check_name(bad);
+    ASSERT_FALSE(checked) << bad;
+    EXPECT_EQ(checked.error().code, ErrorCode::kInvalidArgument);
+    EXPECT_FALSE(create(spec(bad)));
+    EXPECT_FALSE(open(bad));
+  }
+  EXPECT_THAT(names_in_directory(), IsEmpty());
+}
+
+TEST_F(DomainTest, SizesAreChecked) {
+  for (const std::uint32_t nodes : {0U, 17U, 4000000000U}) {
+    const auto made = create(spec("one", nodes));
+    ASSERT_FALSE(made);
+    EXPECT_EQ(made.error().code, ErrorCode::kInvalidArgument);
+  }
+  DomainSpec small = spec("one");
+  small.bytes_per_node = kMeta;
+  const auto made = create(small);
+  ASSERT_FALSE(made);
+  EXPECT_EQ(made.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(made.error().message, HasSubstr("too small"));
+  EXPECT_THAT(names_in_directory(), IsEmpty());
+}
+
+TEST_F(DomainTest, ASecondOneOfTheNameIsRefusedAndLeavesNothing) {
+  const auto made = make("one");
+  const auto again = create(spec("one"));
+  ASSERT_FALSE(again);
+  EXPECT_EQ(again.error().code, ErrorCode::kExists);
+  EXPECT_EQ(names_in_directory().size(), 1U);
+  EXPECT_TRUE(open("one"));
+}
+
+TEST_F(DomainTest, BuildsWithOtherLayoutsLiveBesideEachOther) {
+  const auto ours = make("one");
+  DomainSpec theirs = spec("one");
+  theirs.layout_hash = kLayout + 1;
+  ASSERT_TRUE(create(theirs));
+  EXPECT_EQ(Domain::list(directory_).size(), 2U);
+  EXPECT_TRUE(open("one"));
+  EXPECT_TRUE(Domain::open(directory_, "one", kLayout + 1));
+}
+
+// ---- what cannot be opened
+
+TEST_F(DomainTest, AMissingDomainIsNamed) {
+  expect_refused("none", ErrorCode::kNotFound, "gsm-emu up none");
+}
+
+TEST_F(DomainTest, GarbageIsRefused) {
+  make("one");
+  SegmentHeader header = read_header(segment_path("one", 0));
+  header.magic ^= 1;
+  write_header(segment_path("one", 0), header, true);
+  expect_refused("one", ErrorCode::kDamaged, "wrong magic");
+}
+
+TEST_F(DomainTest, AnotherFormatIsRefused) {
+  make("one");
+  SegmentHeader header = read_header(segment_path("one", 0));
+  ++header.header_version;
+  write_header(segment_path("one", 0), header, true);
+  expect_refused("one", ErrorCode::kIncompatible, "segment format 2");
+}
+
+TEST_F(DomainTest, AnotherLayoutIsRefused) {
+  make("one");
+  // As if the low half of two layouts' hashes were the same.
+  SegmentHeader header = read_header(segment_path("one", 0));
+  header.layout_hash ^= 1ULL << 60;
+  write_header(segment_path("one", 0), header, true);
+  expect_refused("one", ErrorCode::kIncompatible, "another layout");
+}
+
+TEST_F(DomainTest, ADamagedHeaderIsRefused) {
+  make("one");
+  SegmentHeader header = read_header(segment_path("one", 0));
+  header.user[7] ^= 1;
+  write_header(segment_path("one", 0), header, false);
+  expect_refused("one", ErrorCode::kDamaged, "checksum");
+}
+
+TEST_F(DomainTest, HeadersThatContradictTheFileAreRefused) {
+  const auto refuse = [&](auto&& change) {
+    make("one");
+    SegmentHeader header = read_header(segment_path("one", 0));
+    change(header);
+    write_header(segment_path("one", 0), header, true);
+    expect_refused("one", ErrorCode::kDamaged, "");
+    EXPECT_TRUE(Domain::destroy(path("one")));
+  };
+  refuse([](SegmentHeader& h) { h.size += kPageSize; });
+  refuse([](SegmentHeader& h) { h.meta_bytes = 0; });
+  refuse([](SegmentHeader& h) { h.meta_bytes += 1; });
+  refuse([](SegmentHeader& h) { h.meta_bytes = h.size; });
+  refuse([](SegmentHeader& h) { h.meta_bytes = ~0ULL << 12; });
+  refuse([](SegmentHeader& h) { h.node = 1; });
+  refuse([](SegmentHeader& h) { h.node_count = 0; });
+  refuse([](SegmentHeader& h) { h.node_count = 17; });
+  refuse([](SegmentHeader& h) { h.incarnation = 0; });
+}
+
+TEST_F(DomainTest, ATruncatedSegmentIsRefused) {
+  make("one");
+  for (const off_t length : {off_t{kBytes - 1}, off_t{kMeta}, off_t{100}, off_t{0}}) {
+    ASSERT_EQ(::truncate(segment_path("one", 0).c_str(), length), 0);
+    expect_refused("one", ErrorCode::kDamaged, length > 4096 ? "truncated" : "too short");
+  }
+}
+
+TEST_F(DomainTest, AMissingSegmentIsNamed) {
+  make("one", 3);
+  ASSERT_EQ(::unlink(segment_path("one", 1).c_str()), 0);
+  expect_refused("one", ErrorCode::kDamaged, "no segment of node 1");
+}
+
+TEST_F(DomainTest, SegmentsOfOtherDomainsAndNodesAreRefused) {
+  make("one", 2);
+  make("two", 2);
+  std::filesystem::copy_file(segment_path("two", 1), segment_path("one", 1),
+                             std::filesystem::copy_options::overwrite_existing);
+  expect_refused("one", ErrorCode::kDamaged, "another domain");
+  std::filesystem::copy_file(segment_path("two", 0), segment_path("two", 1),
+                             std::filesystem::copy_options::overwrite_existing);
+  expect_refused("two", ErrorCode::kDamaged, "another domain or node");
+}
+
+TEST_F(DomainTest, ALinkInPlaceOfASegmentIsNotFollowed) {
+  make("one");
+  std::filesystem::rename(segment_path("one", 0), directory_ + "/elsewhere");
+  std::filesystem::create_symlink(directory_ + "/elsewhere", segment_path("one", 0));
+  EXPECT_FALSE(open("one"));
+}
+
+TEST_F(DomainTest, TheNewestIncarnationOfANodeIsOpened) {
+  make("one", 2);
+  for (const std::uint64_t incarnation : {2, 10}) {
+    std::filesystem::copy_file(segment_path("one", 1), segment_path("one", 1, incarnation));
+    SegmentHeader header = read_header(segment_path("one", 1));
+    header.incarnation = incarnation;
+    write_header(segment_path("one", 1, incarnation), header, true);
+  }
+  const auto opened = open("one");
+  ASSERT_TRUE(opened) << opened.error().message;
+  EXPECT_EQ((*opened)->segment(0).incarnation(), 1U);
+  EXPECT_EQ((*opened)->segment(1).incarnation(), 10U);
+}
+
+// ---- rights
+
+TEST_F(DomainTest, OnlyThoseWithRightsMayOpen) {
+  make("one");
+  const std::string said = in_child([&]() -> std::string {
+    ::chmod(directory_.c_str(), 0755);
+    // root may open everything, so the child becomes nobody; anybody else locks himself out.
+    if (::geteuid() == 0) {
+      if (::setgroups(0, nullptr) != 0 || ::setresgid(65534, 65534, 65534) != 0 ||
+          ::setresuid(65534, 65534, 65534) != 0) {
+        return "cannot become nobody";
+      }
+    } else {
+      ::chmod(path("one").c_str(), 0);
+    }
+    const auto opened = open("one");
+    if (opened) return "opened";
+    return opened.error().code == ErrorCode::kPermission ? "refused: " + opened.error().message
+                                                         : "other: " + opened.error().message;
+  });
+  ::chmod(path("one").c_str(), 0700);
+  EXPECT_THAT(said, HasSubstr("refused: "));
+  EXPECT_THAT(said, HasSubstr("owner=, group= and mode="));
+}
+
+TEST_F(DomainTest, ModeAppliesToAllFilesAndTheDirectoryCanBeSearched) {
+  DomainSpec s = spec("one", 2);
+  s.mode = 0640;
+  const mode_t before = ::umask(0077);
+  ASSERT_TRUE(create(s));
+  ::umask(before);
+  struct stat info {};
+  for (const std::string& file :
+       {segment_path("one", 0), segment_path("one", 1), path("one") + "/live"}) {
+    ASSERT_EQ(::stat(file.c_str(), &info), 0) << file;
+    EXPECT_EQ(info.st_mode & 07777, 0640U) << file;
+  }
+  ASSERT_EQ(::stat(path("one").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 07777, 0750U);
+}
+
+TEST_F(DomainTest, UnknownOwnersAndGroupsAreNamed) {
+  DomainSpec s = spec("one");
+  s.owner = "no-such-user";
+  auto made = create(s);
+  ASSERT_FALSE(made);
+  EXPECT_EQ(made.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(made.error().message, HasSubstr("owner=no-such-user"));
+  s.owner.clear();
+  s.group = "no-such-group";
+  made = create(s);
+  ASSERT_FALSE(made);
+  EXPECT_THAT(made.error().message, HasSubstr("group=no-such-group"));
+  EXPECT_THAT(names_in_directory(), IsEmpty());
+}
+
+TEST_F(DomainTest, AnOwnerCanBeGivenByRootOnly) {
+  DomainSpec s = spec("one");
+  s.owner = "daemon";
+  const auto made = create(s);
+  if (::geteuid() == 0) {
+    ASSERT_TRUE(made) << made.error().message;
+    struct stat info {};
+    for (const std::string& file : {path("one"), segment_path("one", 0), path("one") + "/live"}) {
+      ASSERT_EQ(::stat(file.c_str(), &info), 0);
+      EXPECT_EQ(info.st_uid, 1U) << file;
+    }
+  } else {
+    ASSERT_FALSE(made);
+    EXPECT_EQ(made.error().code, ErrorCode::kPermission);
+    EXPECT_THAT(made.error().message, HasSubstr("owner="));
+    EXPECT_THAT(names_in_directory(), IsEmpty());
+  }
+}
+
+// ---- creation
+
+TEST_F(DomainTest, AFullMemoryFileSystemIsAnErrorAtOnce) {
+  const std::string said = in_child([&]() -> std::string {
+    DomainSpec s = spec("big", 2);
+    // A small file system of the child's own; where mounting is not permitted, more than there is.
+    if (::unshare(CLONE_NEWNS) == 0 &&
+        ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+        ::mount("tmpfs", directory_.c_str(), "tmpfs", 0, "size=3m") == 0) {
+      s.bytes_per_node = 2 << 20;  // room for the first node only
+    } else {
+      struct statvfs info {};
+      if (::statvfs(directory_.c_str(), &info) != 0) return "no statvfs";
+      s.bytes_per_node = std::uint64_t{info.f_blocks} * info.f_frsize + (1 << 20);
+    }
+    const auto made = create(s);
+    if (made) return "made";
+    if (made.error().code != ErrorCode::kNoSpace) return "other: " + made.error().message;
+    return names_in_directory().empty() ? "no space: " + made.error().message : "leaves something";
+  });
+  EXPECT_THAT(said, HasSubstr("no space: "));
+  EXPECT_THAT(said, HasSubstr("smaller size="));
+}
+
+TEST_F(DomainTest, ADirectoryThatCannotBeWrittenIsNamed) {
+  DomainSpec s = spec("one");
+  s.directory = directory_ + "/missing";
+  const auto made = create(s);
+  ASSERT_FALSE(made);
+  EXPECT_THAT(made.error().message, HasSubstr("/missing"));
+  EXPECT_THAT(made.error().message, HasSubstr("dir="));
+}
+
+TEST_F(DomainTest, WhatAKilledCreatorLeftIsRemovedAndALivingOneIsLeftAlone) {
+  const auto leave_build = [&](const char* name) {
+    const std::string build = directory_ + "/" + name;
+    std::filesystem::create_directory(build);
+    std::ofstream(build + "/building") << "";
+    std::ofstream(build + "/segment.0.1") << "half";
+    return build;
+  };
+  leave_build(".mcs-one.dead");
+  leave_build(".mcs-gone.1.2");
+  std::filesystem::remove(directory_ + "/.mcs-gone.1.2/building");
+  // Killed before it could mark its directory, long ago; and one that may be about to do so.
+  const auto now = std::filesystem::file_time_type::clock::now();
+  std::filesystem::create_directory(directory_ + "/.mcs-one.unmarked");
+  std::filesystem::last_write_time(directory_ + "/.mcs-one.unmarked", now - std::chrono::hours(1));
+  std::filesystem::create_directory(directory_ + "/.mcs-one.beginning");
+  const std::string living = leave_build(".mcs-one.living");
+  const int marker = ::open((living + "/building").c_str(), O_RDWR | O_CLOEXEC);
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_len = 1;
+  ASSERT_EQ(::fcntl(marker, F_OFD_SETLK, &lock), 0);
+  make("one");
+  EXPECT_FALSE(std::filesystem::exists(directory_ + "/.mcs-one.dead"));
+  EXPECT_FALSE(std::filesystem::exists(directory_ + "/.mcs-gone.1.2"));
+  EXPECT_FALSE(std::filesystem::exists(directory_ + "/.mcs-one.unmarked"));
+  EXPECT_TRUE(std::filesystem::exists(directory_ + "/.mcs-one.beginning"));
+  EXPECT_FALSE(std::filesystem::exists(path("one") + "/building"));
+  EXPECT_TRUE(std::filesystem::exists(living + "/segment.0.1"));
+  ::close(marker);
+}
+
+TEST_F(DomainTest, AHalfMadeDomainIsNeverFound) {
+  constexpr int kRounds = 20;
+  for (int round = 0; round < kRounds; ++round) {
+    const std::string name = "r" + std::to_string(round);
+    std::atomic<int> made{0};
+    std::atomic<int> existed{0};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 3; ++i) {
+      threads.emplace_back([&] {
+        const auto domain = create(spec(name, 3));
+        if (domain) {
+          ++made;
+        } else if (domain.error().code == ErrorCode::kExists) {
+          ++existed;
+        } else {
+          ADD_FAILURE() << domain.error().message;
+        }
+      });
+    }
+    threads.emplace_back([&] {
+      for (;;) {
+        const auto opened = open(name);
+        if (!opened && opened.error().code == ErrorCode::kNotFound) continue;
+        ASSERT_TRUE(opened) << opened.error().message;
+        for (std::uint32_t node = 0; node < 3; ++node) {
+          EXPECT_EQ((*opened)->segment(node).metadata()[kPageSize],
+                    static_cast<std::byte>(0xa0 + node));
+        }
+        return;
+      }
+    });
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_EQ(made, 1);
+    EXPECT_EQ(existed, 2);
+  }
+  EXPECT_EQ(names_in_directory().size(), static_cast<std::size_t>(kRounds));
+}
+
+TEST_F(DomainTest, WhoHasItMappedKeepsADestroyedDomain) {
+  const auto made = make("one");
+  ASSERT_TRUE(Domain::destroy(path("one")));
+  EXPECT_FALSE(open("one"));
+  EXPECT_THAT(names_in_directory(), IsEmpty());
+  made->segment(0).metadata()[kPageSize] = std::byte{7};
+  EXPECT_EQ(made->segment(0).metadata()[kPageSize], std::byte{7});
+  EXPECT_FALSE(made->segment(0).lost());
+  const auto again = Domain::destroy(path("one"));
+  ASSERT_FALSE(again);
+  EXPECT_EQ(again.error().code, ErrorCode::kNotFound);
+}
+
+TEST_F(DomainTest, InMemoryDomainsHaveNoFiles) {
+  const auto domain = Domain::in_memory(spec("one", 2), geometry(), format);
+  EXPECT_TRUE(domain->path().empty());
+  EXPECT_EQ(domain->node_count(), 2U);
+  EXPECT_EQ(domain->segment(1).metadata()[kPageSize], std::byte{0xa1});
+  const std::string text = "payload";
+  EXPECT_TRUE(domain->segment(1).write_payload(5, std::as_bytes(std::span(text))));
+  EXPECT_EQ(std::memcmp(domain->segment(1).payload() + 5, text.data(), text.size()), 0);
+  EXPECT_THAT(names_in_directory(), IsEmpty());
+}
+
+}  // namespace
+}  // namespace mcs::gsm

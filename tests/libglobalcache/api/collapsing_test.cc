@@ -1,0 +1,444 @@
+// SPDX-License-Identifier: Apache-2.0
+// Many requests for one key: one goes to the origin, the others wait, follow, or take over.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <set>
+#include <thread>
+
+#include "libglobalcache/api/process.h"
+#include "tests/libglobalcache/api/api_kit.h"
+
+namespace mcs::api::testing {
+namespace {
+
+const OwnedFields kFresh = {{"Cache-Control", "max-age=100"}, {"ETag", "\"e\""}};
+
+std::string pattern(std::size_t n) {
+  std::string text(n, '\0');
+  for (std::size_t i = 0; i < n; ++i) text[i] = static_cast<char>('a' + (i * 31 + i / 251) % 26);
+  return text;
+}
+
+OwnedFields with_length(OwnedFields fields, std::size_t n) {
+  fields.emplace_back("Content-Length", std::to_string(n));
+  return fields;
+}
+
+/// Requests of one process that were woken.
+struct Woken {
+  std::set<void*> waiters;
+  static void wake(void* context, void* waiter) {
+    static_cast<Woken*>(context)->waiters.insert(waiter);
+  }
+};
+
+class CollapsingTest : public ::testing::Test {
+ protected:
+  TestDomain domain_;
+  Woken woken_;
+  mcs_process* nginx_ = domain_.join("nginx/1.22.1", 0);
+  mcs_process* httpd_ = domain_.join("Apache/2.4", 1, Woken::wake, &woken_);
+  TestPolicy policy_{"lock_timeout 60s", "lock_age 60s"};
+  int waiter_ = 0;
+
+  /// Everything that has arrived for httpd_ by now; a wake comes before the call that caused it
+  /// returns.
+  bool was_woken(void* waiter) {
+    mcs_dispatch(httpd_);
+    return woken_.waiters.erase(waiter) != 0;
+  }
+};
+
+TEST_F(CollapsingTest, AWaiterFollowsAsSoonAsTheHeadIsThere) {
+  Exchange filler(nginx_, policy_.get(), {});
+  ASSERT_EQ(filler.begin(), MCS_FORWARD);
+  EXPECT_EQ(filler.response().fill, 1);
+  Exchange follower(httpd_, policy_.get(), {}, &waiter_);
+  ASSERT_EQ(follower.begin(), MCS_WAIT);
+  EXPECT_GT(follower.response().wait_ms, 1000U);
+  EXPECT_FALSE(was_woken(&waiter_));
+
+  ASSERT_EQ(filler.head(200, with_length(kFresh, 10)), MCS_STORE);
+  EXPECT_TRUE(was_woken(&waiter_));
+  ASSERT_EQ(follower.resume(), MCS_FOLLOW);
+  EXPECT_EQ(follower.reply().status, 200);
+  EXPECT_EQ(follower.reply().length, 10U);
+  EXPECT_EQ(follower.reply().field("etag"), "\"e\"");
+  EXPECT_EQ(follower.read(), MCS_FOLLOW_WAIT);
+  EXPECT_FALSE(was_woken(&waiter_));
+
+  filler.body("01234");
+  EXPECT_TRUE(was_woken(&waiter_));
+  EXPECT_EQ(follower.read(), MCS_FOLLOW_WAIT);
+  EXPECT_EQ(follower.reply().body, "01234");
+  filler.body("56789");
+  EXPECT_TRUE(was_woken(&waiter_));
+  EXPECT_EQ(follower.read(), MCS_FOLLOW_WAIT);
+  EXPECT_TRUE(filler.end());
+  EXPECT_TRUE(was_woken(&waiter_));
+  EXPECT_EQ(follower.read(), MCS_FOLLOW_END);
+  EXPECT_EQ(follower.reply().body, "0123456789");
+}
+
+TEST_F(CollapsingTest, WhoComesLateFollowsFromTheBeginning) {
+  const std::string body = pattern(300000);
+  for (const bool announced : {true, false}) {
+    Request request;
+    request.target = announced ? "/a" : "/b";
+    Exchange filler(nginx_, policy_.get(), request);
+    ASSERT_EQ(filler.begin(), MCS_FORWARD);
+    ASSERT_EQ(filler.head(200, announced ? with_length(kFresh, body.size()) : kFresh), MCS_STORE);
+    filler.body(std::string_view(body).substr(0, 100000));
+    Exchange follower(httpd_, policy_.get(), request, &waiter_);
+    ASSERT_EQ(follower.begin(), MCS_FOLLOW);
+    EXPECT_EQ(follower.reply().length, announced ? body.size() : MCS_UNKNOWN_LENGTH);
+    EXPECT_EQ(follower.read(), MCS_FOLLOW_WAIT);
+    EXPECT_EQ(follower.reply().body.size(), 100000U);
+    for (std::size_t at = 100000; at < body.size(); at += 7777) {
+      filler.body(std::string_view(body).substr(at, 7777));
+      EXPECT_EQ(follower.read(1000), MCS_FOLLOW_WAIT);
+    }
+    EXPECT_TRUE(filler.end());
+    EXPECT_EQ(follower.read(), MCS_FOLLOW_END);
+    EXPECT_TRUE(follower.reply().body == body);
+  }
+}
+
+TEST_F(CollapsingTest, FollowersAreNotDisturbedByAPurgeButNobodyJoinsThem) {
+  Exchange filler(nginx_, policy_.get(), {});
+  ASSERT_EQ(filler.begin(), MCS_FORWARD);
+  ASSERT_EQ(filler.head(200, with_length(kFresh, 6)), MCS_STORE);
+  filler.body("old");
+  Exchange follower(httpd_, policy_.get(), {}, &waiter_);
+  ASSERT_EQ(follower.begin(), MCS_FOLLOW);
+
+  TestPolicy site;
+  mcs_purge_request purge{};
+  purge.kind = MCS_PURGE_PREFIX;
+  purge.policy = site.get();
+  const std::string host = "site.example";
+  purge.host = {host.data(), host.size()};
+  purge.pattern = {"/", 1};
+  char error[200] = "";
+  ASSERT_EQ(mcs_purge(httpd_, &purge, nullptr, error, sizeof error), MCS_OK) << error;
+
+  // A request after the purge fetches for itself, and its response is stored.
+  Exchange later(httpd_, policy_.get(), {}, &waiter_);
+  ASSERT_EQ(later.begin(), MCS_FORWARD);
+  EXPECT_EQ(later.response().fill, 1);
+  filler.body("old");
+  EXPECT_FALSE(filler.end());
+  EXPECT_EQ(follower.read(), MCS_FOLLOW_END);
+  EXPECT_EQ(follower.reply().body, "oldold");
+  ASSERT_EQ(later.head(200, with_length(kFresh, 3)), MCS_STORE);
+  later.body("new");
+  EXPECT_TRUE(later.end());
+  Exchange last(nginx_, policy_.get(), {});
+  ASSERT_EQ(last.begin(), MCS_RESPONSE);
+  EXPECT_EQ(last.reply().body, "new");
+}
+
+TEST_F(CollapsingTest, APurgeOfSomethingElseLeavesAFillAlone) {
+  Exchange filler(nginx_, policy_.get(), {});
+  ASSERT_EQ(filler.begin(), MCS_FORWARD);
+  mcs_purge_request purge{};
+  const std::string host = "site.example";
+  purge.host = {host.data(), host.size()};
+  for (const auto& [kind, pattern_text] :
+       {std::pair{MCS_PURGE_KEY, "/b"}, std::pair{MCS_PURGE_PREFIX, "/b"},
+        std::pair{MCS_PURGE_WILDCARD, "*b"}, std::pair{MCS_PURGE_TAG, "b"}}) {
+    purge.kind = kind;
+    purge.pattern = {pattern_text, std::char_traits<char>::length(pattern_text)};
+    ASSERT_EQ(mcs_purge(httpd_, &purge, nullptr, nullptr, 0), MCS_OK);
+  }
+  OwnedFields fields = kFresh;
+  fields.emplace_back("Surrogate-Key", "a c");
+  ASSERT_EQ(filler.head(200, fields), MCS_STORE);
+  filler.body("x");
+  EXPECT_TRUE(filler.end());
+}
+
+TEST_F(CollapsingTest, EachKindOfPurgeMeetsAFillInFlight) {
+  mcs_purge_request purge{};
+  const std::string host = "site.example";
+  purge.host = {host.data(), host.size()};
+  for (const auto& [kind, pattern_text] :
+       {std::pair{MCS_PURGE_KEY, "/a"}, std::pair{MCS_PURGE_PREFIX, "/a"},
+        std::pair{MCS_PURGE_WILDCARD, "*a"}, std::pair{MCS_PURGE_TAG, "t"},
+        std::pair{MCS_PURGE_ALL, ""}}) {
+    for (const bool soft : {false, true}) {
+      Exchange filler(nginx_, policy_.get(), {});
+      ASSERT_EQ(filler.begin(), MCS_FORWARD);
+      OwnedFields fields = kFresh;
+      fields.emplace_back("Surrogate-Key", "s t u");
+      ASSERT_EQ(filler.head(200, fields), MCS_STORE);
+      filler.body("x");
+      purge.kind = kind;
+      purge.soft = soft ? 1 : 0;
+      purge.pattern = {pattern_text, std::char_traits<char>::length(pattern_text)};
+      ASSERT_EQ(mcs_purge(httpd_, &purge, nullptr, nullptr, 0), MCS_OK);
+      EXPECT_FALSE(filler.end()) << kind;
+    }
+  }
+}
+
+TEST_F(CollapsingTest, UncacheableReleasesAllWaitersAtOnce) {
+  Exchange filler(nginx_, policy_.get(), {});
+  ASSERT_EQ(filler.begin(), MCS_FORWARD);
+  int waiters[3] = {};
+  std::vector<std::unique_ptr<Exchange>> waiting;
+  for (int& waiter : waiters) {
+    waiting.push_back(std::make_unique<Exchange>(httpd_, policy_.get(), Request{}, &waiter));
+    ASSERT_EQ(waiting.back()->begin(), MCS_WAIT);
+  }
+  EXPECT_EQ(filler.head(200, {{"Cache-Control", "no-store"}}), MCS_PASS);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(i > 0 || was_woken(&waiters[0]));
+    EXPECT_EQ(waiting[static_cast<std::size_t>(i)]->resume(), MCS_FORWARD);
+  }
+  EXPECT_EQ(woken_.waiters.size(), 2U);
+}
+
+TEST_F(CollapsingTest, AnAbortedFillGoesToTheNextWaiter) {
+  auto filler = std::make_unique<Exchange>(nginx_, policy_.get(), Request{});
+  ASSERT_EQ(filler->begin(), MCS_FORWARD);
+  int second_waiter = 0;
+  Exchange first(httpd_, policy_.get(), {}, &waiter_);
+  Exchange second(httpd_, policy_.get(), {}, &second_waiter);
+  ASSERT_EQ(first.begin(), MCS_WAIT);
+  ASSERT_EQ(second.begin(), MCS_WAIT);
+  filler.reset();
+  EXPECT_TRUE(was_woken(&waiter_));
+  ASSERT_EQ(first.resume(), MCS_FORWARD);
+  EXPECT_EQ(first.response().fill, 1);
+  ASSERT_EQ(second.resume(), MCS_WAIT);
+}
+
+TEST_F(CollapsingTest, ABrokenBodyIsContinuedFromAnotherFill) {
+  const std::string body = pattern(50000);
+  for (const char* etag : {"\"e\"", ""}) {
+    for (const bool same : {true, false}) {
+      Request request;
+      request.target = fmt::format("/{}{}", etag, same);
+      OwnedFields fields = with_length({{"Cache-Control", "max-age=9"}}, body.size());
+      if (*etag != '\0') fields.emplace_back("ETag", etag);
+      auto filler = std::make_unique<Exchange>(nginx_, policy_.get(), request);
+      ASSERT_EQ(filler->begin(), MCS_FORWARD);
+      ASSERT_EQ(filler->head(200, fields), MCS_STORE);
+      filler->body(std::string_view(body).substr(0, 20000));
+      Exchange follower(httpd_, policy_.get(), request, &waiter_);
+      ASSERT_EQ(follower.begin(), MCS_FOLLOW);
+      EXPECT_EQ(follower.read(), MCS_FOLLOW_WAIT);
+      filler.reset();
+      ASSERT_EQ(follower.read(), MCS_FOLLOW_BROKEN);
+      // Nobody fills now: this process is asked to.
+      ASSERT_EQ(follower.follow_retry(), MCS_WAIT);
+      EXPECT_EQ(follower.response().refresh, 1);
+      Request internal = request;
+      internal.flags = MCS_REQUEST_REFRESH;
+      Exchange again(httpd_, policy_.get(), internal);
+      ASSERT_EQ(again.begin(), MCS_FORWARD);
+      ASSERT_EQ(follower.follow_retry(), MCS_WAIT);
+      EXPECT_EQ(follower.response().refresh, 0);
+      ASSERT_EQ(again.head(200, fields), MCS_STORE);
+      std::string next = body;
+      if (!same) next[100] = '!';
+      again.body(std::string_view(next).substr(0, 10000));
+      ASSERT_EQ(follower.follow_retry(), MCS_WAIT);
+      again.body(std::string_view(next).substr(10000));
+      EXPECT_TRUE(again.end());
+      if (same) {
+        ASSERT_EQ(follower.follow_retry(), MCS_FOLLOW);
+        EXPECT_EQ(follower.read(), MCS_FOLLOW_END);
+        EXPECT_TRUE(follower.reply().body == body);
+      } else {
+        EXPECT_EQ(follower.follow_retry(), MCS_DECLINED);
+      }
+    }
+  }
+}
+
+TEST_F(CollapsingTest, AFollowerGetsTheRangeItAskedFor) {
+  Exchange filler(nginx_, policy_.get(), {});
+  ASSERT_EQ(filler.begin(), MCS_FORWARD);
+  ASSERT_EQ(filler.head(200, with_length(kFresh, 10)), MCS_STORE);
+  filler.body("01234");
+  Request request;
+  request.fields = {{"Range", "bytes=4-6"}};
+  Exchange follower(httpd_, policy_.get(), request, &waiter_);
+  ASSERT_EQ(follower.begin(), MCS_FOLLOW);
+  EXPECT_EQ(follower.reply().status, 206);
+  EXPECT_EQ(follower.reply().length, 3U);
+  EXPECT_EQ(follower.read(), MCS_FOLLOW_WAIT);
+  filler.body("56789");
+  EXPECT_EQ(follower.read(), MCS_FOLLOW_END);
+  EXPECT_EQ(follower.reply().body, "456");
+  // Conditions and HEAD need no body.
+  request.fields = {{"If-None-Match", "\"e\""}};
+  Exchange conditional(httpd_, policy_.get(), request, &waiter_);
+  EXPECT_EQ(conditional.begin(), MCS_RESPONSE);
+  EXPECT_EQ(conditional.reply().status, 304);
+  request.method = "HEAD";
+  request.fields.clear();
+  Exchange head(httpd_, policy_.get(), request, &waiter_);
+  EXPECT_EQ(head.begin(), MCS_RESPONSE);
+  EXPECT_EQ(head.reply().length, 10U);
+  // Several ranges wait for all of it.
+  request.method = "GET";
+  request.fields = {{"Range", "bytes=0-0,9-9"}};
+  Exchange several(httpd_, policy_.get(), request, &waiter_);
+  ASSERT_EQ(several.begin(), MCS_WAIT);
+  EXPECT_TRUE(filler.end());
+  EXPECT_EQ(several.resume(), MCS_RESPONSE);
+  EXPECT_EQ(several.reply().status, 206);
+}
+
+TEST_F(CollapsingTest, OtherVariantsDoNotWaitLongerThanForTheHead) {
+  Request request;
+  request.fields = {{"X", "1"}};
+  Exchange filler(nginx_, policy_.get(), request);
+  ASSERT_EQ(filler.begin(), MCS_FORWARD);
+  request.fields = {{"X", "2"}};
+  Exchange other(httpd_, policy_.get(), request, &waiter_);
+  ASSERT_EQ(other.begin(), MCS_WAIT);
+  request.fields = {{"X", "1"}};
+  int second_waiter = 0;
+  Exchange same(httpd_, policy_.get(), request, &second_waiter);
+  ASSERT_EQ(same.begin(), MCS_WAIT);
+  OwnedFields fields = kFresh;
+  fields.emplace_back("Vary", "X");
+  ASSERT_EQ(filler.head(200, fields), MCS_STORE);
+  ASSERT_EQ(other.resume(), MCS_FORWARD);
+  EXPECT_EQ(other.response().fill, 1);
+  EXPECT_EQ(same.resume(), MCS_FOLLOW);
+  // Both are stored.
+  filler.body("one");
+  EXPECT_TRUE(filler.end());
+  ASSERT_EQ(other.head(200, fields), MCS_STORE);
+  other.body("two");
+  EXPECT_TRUE(other.end());
+  request.fields = {{"X", "2"}};
+  EXPECT_EQ(ask(nginx_, policy_.get(), request, Response{500, {}, ""}).body, "two");
+}
+
+TEST_F(CollapsingTest, ASilentFillIsPassedOver) {
+  policy_.set("lock_timeout 1ms");
+  policy_.set("lock_age 1ms");
+  Exchange silent(nginx_, policy_.get(), {});
+  ASSERT_EQ(silent.begin(), MCS_FORWARD);
+  Exchange waiter(httpd_, policy_.get(), {}, &waiter_);
+  ASSERT_EQ(waiter.begin(), MCS_WAIT);
+  const std::uint64_t until = runtime::monotonic_ns() + 2000000;
+  while (runtime::monotonic_ns() < until) std::this_thread::yield();
+  ASSERT_EQ(waiter.resume(MCS_REQUEST_LAST_TRY), MCS_FORWARD);
+  EXPECT_EQ(waiter.response().fill, 1);
+  ASSERT_EQ(waiter.head(200, kFresh), MCS_STORE);
+  waiter.body("new");
+  EXPECT_TRUE(waiter.end());
+  // The silent one wakes up at last.
+  ASSERT_EQ(silent.head(200, kFresh), MCS_STORE);
+  silent.body("late");
+  silent.end();
+  EXPECT_EQ(ask(nginx_, policy_.get(), {}, Response{500, {}, ""}).body, "new");
+}
+
+TEST_F(CollapsingTest, TheWaitIsBounded) {
+  policy_.set("lock_timeout 1ms");
+  Exchange filler(nginx_, policy_.get(), {});
+  ASSERT_EQ(filler.begin(), MCS_FORWARD);
+  // A blocking caller.
+  Exchange other(httpd_, policy_.get(), {});
+  ASSERT_EQ(other.begin(), MCS_FORWARD);
+  EXPECT_EQ(other.response().fill, 0);
+  // Where too many wait already.
+  Request request;
+  request.flags = MCS_REQUEST_NO_WAIT;
+  policy_.set("lock_timeout 10s");
+  Exchange hurried(httpd_, policy_.get(), request);
+  EXPECT_EQ(hurried.begin(), MCS_FORWARD);
+  policy_.set("lock_busy 503");
+  Exchange refused(httpd_, policy_.get(), request);
+  EXPECT_EQ(refused.begin(), MCS_RESPONSE);
+  EXPECT_EQ(refused.reply().status, 503);
+}
+
+TEST_F(CollapsingTest, ManyThreadsAndOneRequestToTheOrigin) {
+  constexpr int kThreads = 24;
+  const std::string body = pattern(200000);
+  std::atomic<int> asked{0};
+  std::atomic<int> right{0};
+  // The origin answers once everybody else waits.
+  const Origin origin = [&](const Request&) -> std::optional<Response> {
+    ++asked;
+    while (nginx_->waiting.blocked + httpd_->waiting.blocked < kThreads - 1) {
+      std::this_thread::yield();
+    }
+    Response response{200, kFresh, body};
+    response.chunk = 5000;
+    return response;
+  };
+  mcs_process* second = domain_.join("Apache/2.4", 1);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kThreads; ++i) {
+    threads.emplace_back([&, i] {
+      Exchange exchange(i % 2 == 0 ? nginx_ : httpd_, policy_.get(), {});
+      if (exchange.run(origin).body == body) ++right;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(asked, 1);
+  EXPECT_EQ(right, kThreads);
+  domain_.leave(second);
+}
+
+TEST_F(CollapsingTest, AKilledFillersWorkIsTakenOver) {
+  const std::string body = pattern(40000);
+  const OwnedFields fields = with_length(kFresh, body.size());
+  int ready[2];
+  ASSERT_EQ(::pipe(ready), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    mcs_process* process = domain_.join("nginx/1.22.1", 0);
+    Exchange filler(process, policy_.get(), {});
+    if (filler.begin() != MCS_FORWARD || filler.head(200, fields) != MCS_STORE) ::_exit(1);
+    filler.body(std::string_view(body).substr(0, 10000));
+    if (::write(ready[1], "x", 1) != 1) ::_exit(1);
+    for (;;) ::pause();
+  }
+  ASSERT_GT(child, 0);
+  char byte = 0;
+  ASSERT_EQ(::read(ready[0], &byte, 1), 1);
+  Exchange follower(httpd_, policy_.get(), {}, &waiter_);
+  ASSERT_EQ(follower.begin(), MCS_FOLLOW);
+  EXPECT_EQ(follower.read(), MCS_FOLLOW_WAIT);
+  EXPECT_EQ(follower.reply().body.size(), 10000U);
+  ASSERT_EQ(::kill(child, SIGKILL), 0);
+  ASSERT_EQ(::waitpid(child, nullptr, 0), child);
+  // Whoever looks first recovers it: the agent, if there is one, or this.
+  httpd_->instance->recover_all("test");
+  mcs_follow answer = MCS_FOLLOW_WAIT;
+  while (answer == MCS_FOLLOW_WAIT) answer = follower.read();
+  ASSERT_EQ(answer, MCS_FOLLOW_BROKEN);
+  ASSERT_EQ(follower.follow_retry(), MCS_WAIT);
+  ASSERT_EQ(follower.response().refresh, 1);
+  Request internal;
+  internal.flags = MCS_REQUEST_REFRESH;
+  Exchange again(httpd_, policy_.get(), internal);
+  ASSERT_EQ(again.begin(), MCS_FORWARD);
+  ASSERT_EQ(again.head(200, fields), MCS_STORE);
+  again.body(body);
+  EXPECT_TRUE(again.end());
+  ASSERT_EQ(follower.follow_retry(), MCS_FOLLOW);
+  EXPECT_EQ(follower.read(), MCS_FOLLOW_END);
+  EXPECT_TRUE(follower.reply().body == body);
+  ::close(ready[0]);
+  ::close(ready[1]);
+}
+
+}  // namespace
+}  // namespace mcs::api::testing
