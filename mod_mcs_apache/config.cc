@@ -25,7 +25,7 @@ struct Rules {
     Rules* result;
     Merge* next;
   };
-  Site site{mcs_policy_create(), nullptr};
+  Site site{mcs_policy_create(), mcs_policy_create()};
   std::atomic<Merge*> merges{nullptr};  // only ever pushed to
 };
 
@@ -57,7 +57,8 @@ apr_status_t destroy_rules(void* data) noexcept {
     delete merge;
     merge = next;
   }
-  mcs_policy_destroy(rules->site.policy);
+  mcs_policy_destroy(rules->site.files);
+  mcs_policy_destroy(rules->site.responses);
   delete rules;
   return APR_SUCCESS;
 }
@@ -76,10 +77,12 @@ Rules* inherit(Rules* child, const Rules* parent) noexcept {
   }
   auto* merge = new Rules::Merge{parent, new Rules, head};
   Rules* result = merge->result;
-  mcs_policy_inherit(result->site.policy, child->site.policy);
-  mcs_policy_inherit(result->site.policy, parent->site.policy);
-  result->site.key_base =
-      child->site.key_base != nullptr ? child->site.key_base : parent->site.key_base;
+  for (const Rules* from : {static_cast<const Rules*>(child), parent}) {
+    mcs_policy_inherit(result->site.files, from->site.files);
+    mcs_policy_inherit(result->site.responses, from->site.responses);
+    if (result->site.key_base == nullptr) result->site.key_base = from->site.key_base;
+    if (result->site.key == nullptr) result->site.key = from->site.key;
+  }
   while (!child->merges.compare_exchange_weak(merge->next, merge, std::memory_order_acq_rel)) {
     // Another thread may have made the same meanwhile; then both are kept and the newer one used.
   }
@@ -131,17 +134,32 @@ const char* set_domain(cmd_parms* cmd, void*, int argc, char* const argv[]) noex
 
 const char* set_enabled(cmd_parms* cmd, void* config, int enabled) noexcept {
   static_cast<DirConfig*>(config)->enabled = enabled;
-  if (enabled && global->enabled_place == nullptr) global->enabled_place = place(cmd);
+  // In .htaccess files the two pools are the same.
+  const bool starting = cmd->pool != cmd->temp_pool;
+  if (starting && enabled && global->enabled_place == nullptr) global->enabled_place = place(cmd);
   return nullptr;
 }
 
-const char* set_rule(cmd_parms* cmd, void* config, int argc, char* const argv[]) noexcept {
+Site& site_of(const cmd_parms* cmd, void* config) noexcept {
   auto* dir = static_cast<DirConfig*>(config);
   if (dir->rules == nullptr) dir->rules = create_rules(cmd->pool);
-  Site& site = dir->rules->site;
+  return dir->rules->site;
+}
+
+const char* set_key(cmd_parms* cmd, void* config, const char* text) noexcept {
+  const char* error = nullptr;
+  site_of(cmd, config).key =
+      ap_expr_parse_cmd(cmd, text, AP_EXPR_FLAG_STRING_RESULT, &error, nullptr);
+  return error != nullptr ? apr_psprintf(cmd->pool, "McsCacheKey \"%s\": %s", text, error) : nullptr;
+}
+
+const char* set_rule(cmd_parms* cmd, void* config, int argc, char* const argv[]) noexcept {
+  Site& site = site_of(cmd, config);
   const char* rule = cmd->cmd->name + strlen(kPrefix);
+  const auto count = static_cast<size_t>(argc);
   char error[512] = "";
-  switch (mcs_policy_set(site.policy, rule, static_cast<size_t>(argc), argv, error, sizeof error)) {
+  (void)mcs_policy_set(site.responses, rule, count, argv, error, sizeof error);
+  switch (mcs_policy_set(site.files, rule, count, argv, error, sizeof error)) {
     case MCS_ERROR:
       return apr_psprintf(cmd->pool, "%s: %s", cmd->cmd->name, error);
     case MCS_WARNING:
@@ -277,7 +295,7 @@ void complete_rules(apr_pool_t* pool, server_rec* server) noexcept {
   key_base->root = document_root(pool, server);
   defaults->site.key_base = key_base;
   char error[512] = "";
-  if (mcs_policy_set(defaults->site.policy, kKeyBase, 1, &name, error, sizeof error) != MCS_OK) {
+  if (mcs_policy_set(defaults->site.files, kKeyBase, 1, &name, error, sizeof error) != MCS_OK) {
     ap_log_error(APLOG_MARK, APLOG_ERR, 0, server, "cache off: default key base: %s", error);
     dir->enabled = 0;
   }
@@ -327,23 +345,40 @@ cmd_func as_command(Function* function) noexcept {
   return reinterpret_cast<cmd_func>(reinterpret_cast<void (*)()>(function));
 }
 
-command_rec rule(const char* name, const char* help) noexcept {
-  return {name, as_command(set_rule), nullptr, RSRC_CONF | ACCESS_CONF, TAKE_ARGV, help};
-}
+// One directive for each rule the core knows, and those of this module before them.
+struct Directives {
+  static constexpr size_t kMost = 80;
+  command_rec all[kMost]{};
+  char names[kMost][48];
+
+  Directives() noexcept {
+    command_rec* next = all;
+    *next++ = {"McsDomain", as_command(set_domain), nullptr, RSRC_CONF, TAKE_ARGV,
+               "name of the cache domain, then options such as size=256m"};
+    *next++ = {"McsCache", as_command(set_enabled), nullptr, RSRC_CONF | ACCESS_CONF | OR_FILEINFO,
+               FLAG, "On or Off: answer from the shared cache"};
+    *next++ = {"McsCacheKey", as_command(set_key), nullptr, RSRC_CONF | ACCESS_CONF, TAKE1,
+               "expression whose value is the key of a response, instead of host and target"};
+    const mcs_directive* rules = nullptr;
+    const size_t count = mcs_policy_directives(&rules);
+    for (const mcs_directive* rule = rules; rule < rules + count && next < all + kMost - 1;
+         ++rule) {
+      // `McsCache` does the same.
+      if (strcmp(rule->httpd_name, "Enable") == 0) continue;
+      char* name = names[rule - rules];
+      snprintf(name, sizeof names[0], "%s%s", kPrefix, rule->httpd_name);
+      *next++ = {name, as_command(set_rule), nullptr, RSRC_CONF | ACCESS_CONF, TAKE_ARGV,
+                 rule->help};
+    }
+  }
+};
 
 }  // namespace
 
-const command_rec directives[] = {
-    {"McsDomain", as_command(set_domain), nullptr, RSRC_CONF, TAKE_ARGV,
-     "name of the cache domain, then options such as size=256m"},
-    {"McsCache", as_command(set_enabled), nullptr, RSRC_CONF | ACCESS_CONF, FLAG,
-     "On or Off: answer from the shared cache"},
-    rule("McsCacheValid", "how long a file is served without a look at the disk"),
-    rule("McsCacheMaxFileSize", "larger files are not stored"),
-    rule("McsCacheLockTimeout", "longest wait for a file that another process is reading"),
-    rule("McsCacheKeyBase", "sites with the same key base share entries"),
-    rule("McsCacheStatusHeader", "On or Off: send Cache-Status (RFC 9211)"),
-    {nullptr, nullptr, nullptr, 0, RAW_ARGS, nullptr}};
+const command_rec* directives() noexcept {
+  static const Directives made;
+  return made.all;
+}
 
 void* create_dir_config(apr_pool_t* pool, char*) noexcept {
   return new (apr_palloc(pool, sizeof(DirConfig))) DirConfig;

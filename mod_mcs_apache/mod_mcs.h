@@ -6,6 +6,7 @@
 
 #include <httpd.h>
 // httpd.h must come first: the others rely on it.
+#include <ap_expr.h>
 #include <http_config.h>
 #include <http_log.h>
 #include <util_filter.h>
@@ -28,7 +29,7 @@ struct DirConfig {
   Rules* rules = nullptr;  // nullptr: no rule set here
 };
 
-extern const command_rec directives[];
+const command_rec* directives() noexcept;
 void* create_dir_config(apr_pool_t* pool, char* directory) noexcept;
 // Also runs once per request and section that sets rules: it allocates only what it must.
 void* merge_dir_config(apr_pool_t* pool, void* parent, void* child) noexcept;
@@ -47,8 +48,10 @@ struct KeyBase {
 
 // What holds for all requests of one context.
 struct Site {
-  mcs_policy* policy;
-  const KeyBase* key_base;  // the one in policy
+  mcs_policy* files;
+  mcs_policy* responses;              // without a default key base: scheme and host take its place
+  const KeyBase* key_base = nullptr;  // the one in files
+  const ap_expr_info_t* key = nullptr;  // McsCacheKey
 };
 
 // The site of this request, or nullptr if the cache is off for it.
@@ -62,6 +65,23 @@ void register_process_hooks() noexcept;
 
 // This child's membership of the domain; nullptr while it has none: serve without the cache.
 mcs_process* joined() noexcept;
+
+// Children have one thread (prefork).
+bool is_threaded() noexcept;
+
+// A place among the threads that may wait for another's fill, held while the cache is asked: at
+// most half of a child's threads, or of all children if they have one thread each.
+class WaitPlace {
+ public:
+  WaitPlace() noexcept;
+  ~WaitPlace();
+  WaitPlace(const WaitPlace&) = delete;
+  WaitPlace& operator=(const WaitPlace&) = delete;
+  bool granted() const noexcept { return granted_; }
+
+ private:
+  bool granted_;
+};
 
 // To be held around every call that takes an mcs_process. A prefork child that gets SIGTERM runs
 // its clean-up inside the signal handler: if that interrupted such a call, leaving would use
@@ -92,5 +112,67 @@ apr_pool_t* response_pool(request_rec* r) noexcept;
 // ------------------------------------------------------------------ static_files.cc
 
 int serve_static_file(request_rec* r) noexcept;
+
+// ------------------------------------------------------------------ exchange.cc
+
+// A request whose response comes from another handler: what it asked the core, and how far the
+// handler's answer has got. In the pool of the request.
+struct Exchange {
+  request_rec* r = nullptr;  // follows internal redirects
+  mcs_process* process = nullptr;
+  mcs_request request{};
+  mcs_transaction* transaction = nullptr;  // nullptr once it is over
+  apr_table_t* received = nullptr;         // the request's fields before the core's edits
+  // What this server had set for the response before any handler ran: kept out of the cache, and
+  // sent with whatever takes the place of the handler's response.
+  apr_table_t* own_fields = nullptr;
+  apr_table_t* own_error_fields = nullptr;
+  bool running = false;      // the handler runs
+  bool answered = false;     // its response has begun
+  bool again = false;        // it must run again
+  bool dropping = false;     // what it sends is not for the client
+  bool rewritten = false;    // the core chooses what the client gets of its body
+  bool storing = false;
+  bool broken = false;       // its body broke off
+  bool client_left = false;  // it goes on for the cache
+};
+
+Exchange* exchange_of(const request_rec* r) noexcept;
+void end_exchange(Exchange& x) noexcept;
+
+void note_status(request_rec* r, mcs_cache_status status) noexcept;
+
+// Makes the reply's status and fields those of the response; apr_table_t of the request before it
+// stay where the reply has no field of that name.
+void set_head(request_rec* r, const mcs_response& reply) noexcept;
+// The reply, head and body, into the filters that come after the cache; releases it.
+apr_status_t send_reply(request_rec* r, ap_filter_t* next, mcs_process* process,
+                        const mcs_response& reply) noexcept;
+// The response that the handler has begun with is not the one that is sent.
+void discard_head(Exchange& x) noexcept;
+
+// A handler gave up with this status and sent nothing. true: reply is what is sent instead, or
+// (x.again) the handler must run again.
+bool take_failure(Exchange& x, int status, mcs_response& reply) noexcept;
+
+// ------------------------------------------------------------------ responses.cc
+
+int serve_response(request_rec* r) noexcept;
+
+// ------------------------------------------------------------------ store.cc
+
+// Sees the handler's response before DEFLATE and the like, behind the filters that make content.
+void register_store_filter() noexcept;
+void add_store_filter(Exchange& x) noexcept;
+
+// ------------------------------------------------------------------ refresh.cc
+
+void register_refresh() noexcept;
+// Fetches what the request asked for again, for nobody but the cache, and without delaying the
+// connection it came over (docs/decisions/0021-httpd-refresh.md).
+void start_refresh(request_rec* r) noexcept;
+bool is_refresh(const request_rec* r) noexcept;
+// Returns when no refresh runs in another thread any more.
+void await_refreshes() noexcept;
 
 }  // namespace mcs::httpd

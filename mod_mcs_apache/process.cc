@@ -28,6 +28,8 @@ struct Membership {
   std::atomic<mcs_process*> process{nullptr};
   std::atomic<bool> in_call{false};  // only kept if the MPM is not threaded
   bool threaded = true;
+  int most_waiting = 1;
+  std::atomic<int> waiting{0};
   sem_t stop;     // posted by the child's clean-up
   sem_t stopped;  // posted by the thread when it has left
 } membership;
@@ -91,6 +93,7 @@ void* tick_thread(void*) noexcept {
 
 // May run inside a signal handler (prefork), so all it does is to ask the thread to leave.
 apr_status_t leave(void*) noexcept {
+  if (membership.threaded) await_refreshes();
   sem_post(&membership.stop);
   wait_for(&membership.stopped, kLeaveMs);
   return APR_SUCCESS;
@@ -101,6 +104,9 @@ void init_child(apr_pool_t* pool, server_rec*) noexcept {
   int threaded = AP_MPMQ_NOT_SUPPORTED;
   ap_mpm_query(AP_MPMQ_IS_THREADED, &threaded);
   membership.threaded = threaded != AP_MPMQ_NOT_SUPPORTED;
+  int threads = 1;
+  ap_mpm_query(AP_MPMQ_MAX_THREADS, &threads);
+  membership.most_waiting = threads > 1 ? threads / 2 : 1;
   sem_init(&membership.stop, 0, 0);
   sem_init(&membership.stopped, 0, 0);
   join(true);
@@ -129,6 +135,14 @@ void init_child(apr_pool_t* pool, server_rec*) noexcept {
 }  // namespace
 
 mcs_process* joined() noexcept { return membership.process.load(std::memory_order_acquire); }
+
+bool is_threaded() noexcept { return membership.threaded; }
+
+WaitPlace::WaitPlace() noexcept
+    : granted_(membership.waiting.fetch_add(1, std::memory_order_relaxed) <
+               membership.most_waiting) {}
+
+WaitPlace::~WaitPlace() { membership.waiting.fetch_sub(1, std::memory_order_relaxed); }
 
 CallGuard::CallGuard() noexcept {
   if (!membership.threaded) membership.in_call.store(true);

@@ -31,13 +31,6 @@ mcs_str key_path(request_rec* r, const KeyBase& key_base) noexcept {
   return {path, strlen(path)};
 }
 
-void note_status(request_rec* r, mcs_cache_status status) noexcept {
-  if (status == MCS_CACHE_NONE) return;
-  const char* name = mcs_cache_status_name(status);
-  apr_table_setn(r->notes, "mcs-cache-status", name);
-  apr_table_setn(r->subprocess_env, "mcs-cache-status", name);
-}
-
 bool is_for_the_cache(request_rec* r, const core_dir_config* core) noexcept {
   if (r->method_number != M_GET || r->finfo.filetype != APR_REG || r->filename == nullptr) {
     return false;
@@ -103,7 +96,7 @@ int serve_static_file(request_rec* r) noexcept {
   }
 
   mcs_static_request request{};
-  request.policy = site->policy;
+  request.policy = site->files;
   request.path = key_path(r, *site->key_base);
   request.file = r->filename;
   request.head = r->header_only;

@@ -8,6 +8,7 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::MatchesRegex;
+using testing::Not;
 
 class HttpdConfigTest : public HttpdTest {
  protected:
@@ -70,13 +71,18 @@ TEST_F(HttpdConfigTest, EveryContextIsAccepted) {
   expect_accepted();
 }
 
-TEST_F(HttpdConfigTest, NotInHtaccess) {
-  options().location_extra = "AllowOverride All\n";
-  write("sub/.htaccess", "McsCache On\n");
-  write("sub/a.txt", "hello");
+// A .htaccess file may switch the cache; rules are for the administrator.
+TEST_F(HttpdConfigTest, Htaccess) {
+  options().location_extra = "AllowOverride FileInfo\n";
+  write("off/.htaccess", "McsCache Off\n");
+  write("off/a.txt", "hello");
+  write("rules/.htaccess", "McsCacheKeyBase other\n");
+  write("rules/a.txt", "hello");
   start();
-  EXPECT_EQ(get("/sub/a.txt").status, 500);
-  EXPECT_TRUE(server_.wait_for_log("McsCache not allowed here"));
+  for (int i = 0; i < 2; ++i) EXPECT_THAT(get("/off/a.txt").cache_status(), Not("HIT"));
+  EXPECT_EQ(get("/off/a.txt").body, "hello");
+  EXPECT_EQ(get("/rules/a.txt").status, 500);
+  EXPECT_TRUE(server_.wait_for_log("McsCacheKeyBase not allowed here"));
 }
 
 TEST_F(HttpdConfigTest, RulesOfSectionsAreMerged) {

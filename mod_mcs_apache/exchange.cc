@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Between an httpd request and a transaction of the core: its end, its answers as responses, and
+// what the core is told of a handler that failed.
+#include "mod_mcs_apache/mod_mcs.h"
+
+#include <apr_strings.h>
+#include <http_core.h>
+#include <http_protocol.h>
+#include <mod_core.h>
+
+#include <cstring>
+
+namespace mcs::httpd {
+namespace {
+
+constexpr mcs_field kNoStore = {{"Cache-Control", 13}, {"no-store", 8}};
+
+bool is_named(const mcs_str& name, const char* text) noexcept {
+  return name.size == strlen(text) && strncasecmp(name.data, text, name.size) == 0;
+}
+
+// The fields as strings of their own: those of the core do not end with NUL.
+void put_fields(request_rec* r, apr_table_t* table, const mcs_response& reply) noexcept {
+  size_t bytes = 0;
+  for (size_t i = 0; i < reply.field_count; ++i) {
+    bytes += reply.fields[i].name.size + reply.fields[i].value.size + 2;
+  }
+  auto* at = static_cast<char*>(apr_palloc(r->pool, bytes));
+  const auto copy = [&at](const mcs_str& text) {
+    char* copied = at;
+    memcpy(copied, text.data, text.size);
+    copied[text.size] = '\0';
+    at += text.size + 1;
+    return copied;
+  };
+  const bool replace = !apr_is_empty_table(table);
+  for (size_t i = 0; i < reply.field_count; ++i) {
+    const mcs_field& field = reply.fields[i];
+    const char* name = copy(field.name);
+    const char* value = copy(field.value);
+    if (is_named(field.name, "Content-Type")) {
+      ap_set_content_type(r, value);
+      continue;
+    }
+    // Cookies of this server stand beside stored ones; several caches may tell their status.
+    const bool adds = strcasecmp(name, "Set-Cookie") == 0 || strcasecmp(name, "Cache-Status") == 0;
+    if (replace && !adds) apr_table_unset(table, name);
+  }
+  at = at - bytes;
+  for (size_t i = 0; i < reply.field_count; ++i) {
+    const char* name = at;
+    const char* value = name + reply.fields[i].name.size + 1;
+    at += reply.fields[i].name.size + reply.fields[i].value.size + 2;
+    if (!is_named(reply.fields[i].name, "Content-Type")) apr_table_addn(table, name, value);
+  }
+}
+
+void note(request_rec* r, const char* name, const char* value) noexcept {
+  apr_table_setn(r->notes, name, value);
+  apr_table_setn(r->subprocess_env, name, value);
+}
+
+// What the core decided about ranges is not to be decided again.
+void remove_range_filter(request_rec* r) noexcept {
+  for (ap_filter_t* f = r->output_filters; f != nullptr; f = f->next) {
+    if (f->frec == ap_byterange_filter_handle) {
+      ap_remove_output_filter(f);
+      return;
+    }
+  }
+}
+
+mcs_verdict tell_status(Exchange& x, int status, mcs_response& reply) noexcept {
+  CallGuard guard;
+  switch (status) {
+    case HTTP_BAD_GATEWAY:
+    case HTTP_SERVICE_UNAVAILABLE:
+      return mcs_origin_failed(x.transaction, MCS_FAILED_CONNECT, &reply);
+    case HTTP_GATEWAY_TIME_OUT:
+      return mcs_origin_failed(x.transaction, MCS_FAILED_TIMEOUT, &reply);
+    case HTTP_INTERNAL_SERVER_ERROR:
+      return mcs_origin_failed(x.transaction, MCS_FAILED_INVALID, &reply);
+    case HTTP_NOT_MODIFIED: {
+      const char* etag = apr_table_get(x.r->headers_out, "ETag");
+      mcs_field field = {{"ETag", 4}, {etag, etag != nullptr ? strlen(etag) : 0}};
+      return mcs_origin_response(x.transaction, status, &field, etag != nullptr ? 1 : 0, &reply);
+    }
+    default:
+      // httpd makes the response, with who knows what: for others it is not there.
+      return mcs_origin_response(x.transaction, status, &kNoStore, 1, &reply);
+  }
+}
+
+}  // namespace
+
+void note_status(request_rec* r, mcs_cache_status status) noexcept {
+  if (status != MCS_CACHE_NONE) note(r, "mcs-cache-status", mcs_cache_status_name(status));
+}
+
+void end_exchange(Exchange& x) noexcept {
+  if (x.transaction == nullptr) return;
+  CallGuard guard;
+  // After leaving there is nothing to give back, and nobody to give it to.
+  if (joined() == x.process) mcs_end(x.transaction);
+  x.transaction = nullptr;
+  x.storing = false;
+}
+
+void set_head(request_rec* r, const mcs_response& reply) noexcept {
+  r->status = reply.status;
+  r->status_line = nullptr;
+  r->content_encoding = nullptr;
+  r->content_languages = nullptr;
+  ap_set_content_type(r, nullptr);
+  put_fields(r, r->headers_out, reply);
+  apr_table_unset(r->headers_out, "Content-Length");
+  if (reply.body_length != MCS_UNKNOWN_LENGTH && reply.status != HTTP_NOT_MODIFIED) {
+    ap_set_content_length(r, static_cast<apr_off_t>(reply.body_length));
+  }
+  if (reply.age >= 0) note(r, "mcs-cache-age", apr_off_t_toa(r->pool, reply.age));
+  note_status(r, reply.cache_status);
+  // Otherwise httpd replaces the Date that Age counts from.
+  if (r->proxyreq == PROXYREQ_NONE) r->proxyreq = PROXYREQ_REVERSE;
+  remove_range_filter(r);
+}
+
+apr_status_t send_reply(request_rec* r, ap_filter_t* next, mcs_process* process,
+                        const mcs_response& reply) noexcept {
+  set_head(r, reply);
+  apr_bucket_brigade* brigade = apr_brigade_create(r->pool, r->connection->bucket_alloc);
+  const bool* failed = append_body(r, brigade, process, reply);
+  append_bucket(brigade, apr_bucket_eos_create(r->connection->bucket_alloc));
+  apr_status_t status = ap_pass_brigade(next, brigade);
+  apr_brigade_cleanup(brigade);
+  return failed != nullptr && *failed ? APR_EGENERAL : status;
+}
+
+void discard_head(Exchange& x) noexcept {
+  x.r->headers_out = apr_table_copy(x.r->pool, x.own_fields);
+  x.r->err_headers_out = apr_table_copy(x.r->pool, x.own_error_fields);
+  x.r->status = HTTP_OK;
+  x.r->status_line = nullptr;
+  x.r->no_cache = 0;
+}
+
+bool take_failure(Exchange& x, int status, mcs_response& reply) noexcept {
+  reply = mcs_response{};
+  switch (tell_status(x, status, reply)) {
+    case MCS_REPLACE:
+      discard_head(x);
+      return true;
+    case MCS_RETRY:
+      discard_head(x);
+      x.again = true;
+      return true;
+    default:
+      note_status(x.r, reply.cache_status);
+      end_exchange(x);
+      return false;
+  }
+}
+
+}  // namespace mcs::httpd
