@@ -15,24 +15,53 @@ char* set_rule(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 constexpr ngx_uint_t kAnyBlock =
     NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF;
 
-// Each rule of a location, mcs_cache_<name>, goes to the core as <name>.
-template <size_t size>
-ngx_command_t rule(const char (&name)[size], ngx_uint_t arguments) noexcept {
-  return {text(name), kAnyBlock | arguments, set_rule, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr};
-}
-
-ngx_command_t commands[] = {
+const ngx_command_t own_commands[] = {
     {text("mcs_domain"), NGX_HTTP_MAIN_CONF | NGX_CONF_1MORE, set_domain, NGX_HTTP_MAIN_CONF_OFFSET,
      0, nullptr},
     {text("mcs_cache"), kAnyBlock | NGX_CONF_FLAG, ngx_conf_set_flag_slot, NGX_HTTP_LOC_CONF_OFFSET,
      offsetof(LocationConf, enabled), nullptr},
-    rule("mcs_cache_valid", NGX_CONF_1MORE),
-    rule("mcs_cache_key_base", NGX_CONF_TAKE1),
-    rule("mcs_cache_status_header", NGX_CONF_TAKE1),
-    rule("mcs_cache_max_object", NGX_CONF_TAKE1),
-    rule("mcs_cache_lock_timeout", NGX_CONF_TAKE1),
-    ngx_null_command,
+    {text("mcs_cache_key"), kAnyBlock | NGX_CONF_TAKE1, ngx_http_set_complex_value_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, offsetof(LocationConf, key), nullptr},
+    {text("mcs_cache_bypass"), kAnyBlock | NGX_CONF_1MORE, ngx_http_set_predicate_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, offsetof(LocationConf, bypass), nullptr},
+    {text("mcs_cache_no_store"), kAnyBlock | NGX_CONF_1MORE, ngx_http_set_predicate_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, offsetof(LocationConf, no_store), nullptr},
 };
+
+// The directives above and those of the core's rules, of which each, mcs_cache_<name>, goes to the
+// core as <name>; made when the module is loaded.
+struct Commands {
+  static constexpr size_t kMost = 96;
+  static constexpr size_t kNameSize = 48;
+
+  Commands() noexcept {
+    for (const ngx_command_t& command : own_commands) {
+      all[count++] = command;
+    }
+    const mcs_directive* rules = nullptr;
+    const size_t rule_count = mcs_policy_directives(&rules);
+    for (size_t i = 0; i < rule_count && count + 1 < kMost; ++i) {
+      if (ngx_strcmp(rules[i].nginx_name, "enable") == 0) {
+        continue;  // that is `mcs_cache`
+      }
+      u_char* name = names[count];
+      const u_char* end =
+          ngx_snprintf(name, kNameSize - 1, "%s%s", kRulePrefix, rules[i].nginx_name);
+      all[count++] = {{static_cast<size_t>(end - name), name},
+                      kAnyBlock | NGX_CONF_1MORE,
+                      set_rule,
+                      NGX_HTTP_LOC_CONF_OFFSET,
+                      0,
+                      nullptr};
+    }
+  }
+
+  ngx_command_t all[kMost] = {};  // the first one without a name ends the list
+  u_char names[kMost][kNameSize] = {};
+  size_t count = 0;
+};
+
+Commands commands;
 
 char* config_error(ngx_conf_t* cf, const ngx_str_t& directive, const char* reason) noexcept {
   ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"%V\": %s", &directive, reason);
@@ -109,20 +138,27 @@ void* create_main_conf(ngx_conf_t* cf) noexcept { return ngx_pcalloc(cf->pool, s
 
 void destroy_policy(void* policy) noexcept { mcs_policy_destroy(static_cast<mcs_policy*>(policy)); }
 
+// Destroyed with the configuration. nullptr: no memory.
+mcs_policy* create_policy(ngx_conf_t* cf) noexcept {
+  ngx_pool_cleanup_t* cleanup = ngx_pool_cleanup_add(cf->pool, 0);
+  mcs_policy* policy = cleanup == nullptr ? nullptr : mcs_policy_create();
+  if (policy != nullptr) {
+    cleanup->handler = destroy_policy;
+    cleanup->data = policy;
+  }
+  return policy;
+}
+
 void* create_location_conf(ngx_conf_t* cf) noexcept {
   auto* conf = static_cast<LocationConf*>(ngx_pcalloc(cf->pool, sizeof(LocationConf)));
-  ngx_pool_cleanup_t* cleanup = ngx_pool_cleanup_add(cf->pool, 0);
-  if (conf == nullptr || cleanup == nullptr) {
+  if (conf == nullptr) {
     return nullptr;
   }
   conf->enabled = NGX_CONF_UNSET;
-  conf->policy = mcs_policy_create();
-  if (conf->policy == nullptr) {
-    return nullptr;
-  }
-  cleanup->handler = destroy_policy;
-  cleanup->data = conf->policy;
-  return conf;
+  conf->bypass = static_cast<ngx_array_t*>(NGX_CONF_UNSET_PTR);
+  conf->no_store = static_cast<ngx_array_t*>(NGX_CONF_UNSET_PTR);
+  conf->policy = create_policy(cf);
+  return conf->policy == nullptr ? nullptr : conf;
 }
 
 // Without a name of its own a site shares with nobody: what tells it from every other site, also
@@ -177,10 +213,35 @@ char* set_full_key_base(ngx_conf_t* cf, MainConf* main, LocationConf* conf,
   if (conf->full_key_base.data == nullptr) {
     return static_cast<char*>(NGX_CONF_ERROR);
   }
+  conf->file_policy = create_policy(cf);
+  if (conf->file_policy == nullptr) {
+    return static_cast<char*>(NGX_CONF_ERROR);
+  }
   const char* argument = c_string(conf->full_key_base);
   char error[kErrorSize];
-  if (mcs_policy_set(conf->policy, "key_base", 1, &argument, error, sizeof(error)) == MCS_ERROR) {
+  if (mcs_policy_set(conf->file_policy, "key_base", 1, &argument, error, sizeof(error)) ==
+      MCS_ERROR) {
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "key base \"%V\": %s", &conf->full_key_base, error);
+    return static_cast<char*>(NGX_CONF_ERROR);
+  }
+  mcs_policy_inherit(conf->file_policy, conf->policy);
+  return NGX_CONF_OK;
+}
+
+// A key base takes the place of the host, so each server{} that proxies needs its own.
+char* check_proxied_key_base(ngx_conf_t* cf, MainConf* main, const LocationConf* conf) noexcept {
+  const void* server = ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module);
+  if (!conf->key_base_in_http) {
+    return NGX_CONF_OK;
+  }
+  if (main->shared_server == nullptr) {
+    main->shared_server = server;
+  }
+  if (main->shared_server != server) {
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "\"mcs_cache_key_base %V\" in http{} would mix the responses of several "
+                       "server{} blocks: name a key base in each of them instead",
+                       &conf->key_base);
     return static_cast<char*>(NGX_CONF_ERROR);
   }
   return NGX_CONF_OK;
@@ -208,6 +269,12 @@ char* merge_location_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   }
 
   ngx_conf_merge_value(conf->enabled, outer->enabled, 0);
+  ngx_conf_merge_ptr_value(conf->bypass, outer->bypass, nullptr);
+  ngx_conf_merge_ptr_value(conf->no_store, outer->no_store, nullptr);
+  if (conf->key == nullptr) {
+    conf->key = outer->key;
+  }
+  mcs_policy_inherit(conf->policy, outer->policy);
   if (conf->enabled) {
     if (main->domain.name == nullptr) {
       ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
@@ -215,17 +282,23 @@ char* merge_location_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
                          "to http{}");
       return static_cast<char*>(NGX_CONF_ERROR);
     }
-    if (set_full_key_base(cf, main, conf, core->root_lengths != nullptr) != NGX_CONF_OK) {
-      return static_cast<char*>(NGX_CONF_ERROR);
-    }
+    return core->handler != nullptr
+               ? check_proxied_key_base(cf, main, conf)
+               : set_full_key_base(cf, main, conf, core->root_lengths != nullptr);
   }
-  mcs_policy_inherit(conf->policy, outer->policy);
   return NGX_CONF_OK;
+}
+
+ngx_int_t add_handlers(ngx_conf_t* cf) noexcept {
+  return add_static_handler(cf) == NGX_OK && add_proxied_handler(cf) == NGX_OK &&
+                 add_refresh_handler(cf) == NGX_OK
+             ? NGX_OK
+             : NGX_ERROR;
 }
 
 ngx_http_module_t http_module = {
     add_variables,         // preconfiguration
-    add_static_handler,    // postconfiguration
+    add_handlers,          // postconfiguration
     create_main_conf,      // create main configuration
     nullptr,               // init main configuration
     nullptr,               // create server configuration
@@ -242,7 +315,7 @@ extern "C" {
 ngx_module_t ngx_http_mcs_module = {
     NGX_MODULE_V1,
     &mcs::nginx::http_module,    // module context
-    mcs::nginx::commands,        // module directives
+    mcs::nginx::commands.all,    // module directives
     NGX_HTTP_MODULE,             // module type
     nullptr,                     // init master
     mcs::nginx::prepare_domain,  // init module
@@ -255,7 +328,7 @@ ngx_module_t ngx_http_mcs_module = {
 };
 
 // What nginx looks up in a dynamic module. Without an order the module comes last, so that its
-// filters, when it has some, see responses before any other.
+// filters see responses before any other.
 static char module_name[] = "ngx_http_mcs_module";
 MCS_API ngx_module_t* ngx_modules[] = {&ngx_http_mcs_module, nullptr};
 MCS_API char* ngx_module_names[] = {module_name, nullptr};

@@ -25,33 +25,46 @@ ngx_str_t text(const char (&literal)[size]) noexcept {
 
 struct MainConf {
   mcs_domain_options domain;  // name == nullptr: no mcs_domain directive
-  ngx_str_t shared_root;      // root of the first server that uses a key base named in http{}
+  // Of the first server{} that uses a key base named in http{}: its root, and itself.
+  ngx_str_t shared_root;
+  const void* shared_server;
 };
 
 // One http{}, server{}, location or if block.
 struct LocationConf {
   ngx_flag_t enabled;
-  mcs_policy* policy;
-  ngx_str_t root;  // document root or alias, as configured, without its last slash
+  mcs_policy* policy;       // the rules as configured: for responses of a content handler
+  mcs_policy* file_policy;  // for local files: the same with full_key_base; nullptr: off
+  ngx_http_complex_value_t* key;
+  ngx_array_t* bypass;    // of conditions; nullptr: none
+  ngx_array_t* no_store;  // likewise
+  ngx_str_t root;         // document root or alias, as configured, without its last slash
   // A key base names the files below one root. It is inherited together with the root it was named
   // for, so that a location with another root never answers with that root's files.
   ngx_str_t key_base;  // as named by mcs_cache_key_base here or above; empty: nowhere
   ngx_str_t key_base_root;
   bool key_base_in_http;    // named in http{}: for the root of the first server that uses it
-  ngx_str_t full_key_base;  // what the policy was given; empty while the cache is off
+  ngx_str_t full_key_base;  // of local files; empty while the cache is off
 };
 
-// What the module remembers of one request.
+// What the module remembers of one request in one location. It is also the waiter's name.
 struct RequestContext {
+  ngx_http_request_t* request;
   mcs_cache_status status;
-  mcs_str key_path;
-  struct Waiter* waiter;    // nullptr until the request had to wait
-  struct PinnedBody* body;  // nullptr unless the body lies in shared memory
+  int64_t age;                // of the stored response, seconds; negative: not from the cache
+  mcs_str key_path;           // local files
+  bool last_try;              // local files: it has waited for long enough
+  struct Waiter* waiter;      // nullptr until the request had to wait
+  struct Sending* sending;    // nullptr unless the body is sent piece by piece
+  struct Exchange* exchange;  // nullptr for local files
 };
 
 inline LocationConf* location_conf(ngx_http_request_t* r) noexcept {
   return static_cast<LocationConf*>(ngx_http_get_module_loc_conf(r, ngx_http_mcs_module));
 }
+
+// Made at the first call in a location. nullptr: no memory.
+RequestContext* make_context(ngx_http_request_t* r) noexcept;
 
 inline RequestContext* request_context(ngx_http_request_t* r) noexcept {
   return static_cast<RequestContext*>(ngx_http_get_module_ctx(r, ngx_http_mcs_module));
@@ -67,10 +80,55 @@ void stop_worker(ngx_cycle_t* cycle) noexcept;
 
 // static.cc: local files.
 ngx_int_t add_static_handler(ngx_conf_t* cf) noexcept;
-// A request that was told to wait may ask the cache again.
-void wake_request(ngx_http_request_t* r) noexcept;
 
-// variables.cc: $mcs_cache_status and $mcs_cache_key.
+// proxied.cc: what content handlers (proxy_pass, ...) answer.
+ngx_int_t add_proxied_handler(ngx_conf_t* cf) noexcept;
+// The key as people read it. Returns its size; 0: none.
+size_t proxied_key(const RequestContext* context, u_char* to, size_t size) noexcept;
+
+// refresh.cc: requests of nobody, which renew what is stale.
+struct Refresh {
+  int peer;  // the other end of its socket pair
+  bool tls;  // whether the request it was made from came over TLS
+};
+ngx_int_t add_refresh_handler(ngx_conf_t* cf) noexcept;
+void start_refresh(ngx_http_request_t* r, const ngx_str_t& target) noexcept;
+// nullptr: the connection is a client's.
+Refresh* refresh_of(const ngx_connection_t* c) noexcept;
+
+// waiting.cc: requests that others' fills wake.
+using Resume = void (*)(ngx_http_request_t* r, RequestContext* context, bool timed_out);
+// Until wake_waiter or `limit` ms (0: none), whichever comes first; then `resume` is called once.
+ngx_int_t begin_waiting(RequestContext* context, ngx_msec_t limit, Resume resume) noexcept;
+void wake_waiter(void* context) noexcept;
+
+// headers.cc: between nginx's header lists and the core's fields.
+void* allocate(void* pool, size_t size) noexcept;
+ngx_int_t read_request_fields(ngx_http_request_t* r, mcs_request* request) noexcept;
+// What goes to the origin until restore_request: the core's edits made.
+ngx_int_t edit_request(ngx_http_request_t* r, const mcs_response& edits) noexcept;
+void restore_request(ngx_http_request_t* r) noexcept;
+// What the content handler answered, for the core.
+ngx_int_t read_response_fields(ngx_http_request_t* r, mcs_field** fields, size_t* count) noexcept;
+ngx_int_t add_fields(ngx_http_request_t* r, const mcs_response& response) noexcept;
+// Status, fields and length in place of what headers_out holds.
+ngx_int_t set_response(ngx_http_request_t* r, const mcs_response& response) noexcept;
+
+// sending.cc: bodies from the cache.
+bool wants_body(const ngx_http_request_t* r) noexcept;
+// What shared memory may not be handed to: TLS and filters that read or change the bytes.
+bool must_copy(const ngx_http_request_t* r) noexcept;
+// Everything that must be given back at the request's end is registered before anything is sent.
+ngx_int_t keep_until_end(ngx_http_request_t* r, RequestContext* context, const ngx_str_t& path,
+                         mcs_response* response) noexcept;
+// The body, after its header was sent and keep_until_end was called.
+ngx_int_t send_body(ngx_http_request_t* r, RequestContext* context, const ngx_str_t& path,
+                    const mcs_response& response) noexcept;
+// The body of a fill that is still arriving, after its header was sent.
+ngx_int_t send_following(ngx_http_request_t* r, RequestContext* context,
+                         mcs_transaction* transaction) noexcept;
+
+// variables.cc
 ngx_int_t add_variables(ngx_conf_t* cf) noexcept;
 
 }  // namespace mcs::nginx

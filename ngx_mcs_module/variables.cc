@@ -24,9 +24,49 @@ ngx_int_t get_status(ngx_http_request_t* r, ngx_http_variable_value_t* value,
   return NGX_OK;
 }
 
+ngx_int_t get_age(ngx_http_request_t* r, ngx_http_variable_value_t* value,
+                  uintptr_t /*data*/) noexcept {
+  const RequestContext* context = request_context(r);
+  if (context == nullptr || context->age < 0) {
+    value->not_found = 1;
+    return NGX_OK;
+  }
+  auto* digits = static_cast<u_char*>(ngx_pnalloc(r->pool, NGX_INT64_LEN));
+  if (digits == nullptr) {
+    return NGX_ERROR;
+  }
+  const u_char* end = ngx_sprintf(digits, "%L", context->age);
+  set_value(value, digits, static_cast<size_t>(end - digits));
+  return NGX_OK;
+}
+
+ngx_int_t get_proxied_key(ngx_http_request_t* r, const RequestContext* context,
+                          ngx_http_variable_value_t* value) noexcept {
+  u_char text[256];
+  const size_t size = proxied_key(context, text, sizeof(text));
+  if (size == 0) {
+    value->not_found = 1;
+    return NGX_OK;
+  }
+  auto* key = static_cast<u_char*>(ngx_pnalloc(r->pool, size));
+  if (key == nullptr) {
+    return NGX_ERROR;
+  }
+  if (size <= sizeof(text)) {
+    ngx_memcpy(key, text, size);
+  } else {
+    proxied_key(context, key, size);
+  }
+  set_value(value, key, size);
+  return NGX_OK;
+}
+
 ngx_int_t get_key(ngx_http_request_t* r, ngx_http_variable_value_t* value,
                   uintptr_t /*data*/) noexcept {
   const RequestContext* context = request_context(r);
+  if (context != nullptr && context->exchange != nullptr) {
+    return get_proxied_key(r, context, value);
+  }
   if (context == nullptr || context->key_path.size == 0) {
     value->not_found = 1;
     return NGX_OK;
@@ -42,9 +82,10 @@ ngx_int_t get_key(ngx_http_request_t* r, ngx_http_variable_value_t* value,
   return NGX_OK;
 }
 
-// Both change while a request goes from one location to another.
+// They change while a request goes from one location to another.
 ngx_http_variable_t variables[] = {
     {text("mcs_cache_status"), nullptr, get_status, 0, NGX_HTTP_VAR_NOCACHEABLE, 0},
+    {text("mcs_cache_age"), nullptr, get_age, 0, NGX_HTTP_VAR_NOCACHEABLE, 0},
     {text("mcs_cache_key"), nullptr, get_key, 0, NGX_HTTP_VAR_NOCACHEABLE, 0}};
 
 }  // namespace

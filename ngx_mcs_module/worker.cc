@@ -32,9 +32,7 @@ void write_log(void* /*context*/, int level, const char* line) noexcept {
   ngx_log_error(nginx_level, ngx_cycle->log, 0, "mcs: %s", line);
 }
 
-void wake(void* /*context*/, void* waiter) noexcept {
-  wake_request(static_cast<ngx_http_request_t*>(waiter));
-}
+void wake(void* /*context*/, void* waiter) noexcept { wake_waiter(waiter); }
 
 void dispatch(ngx_event_t* /*event*/) noexcept {
   if (joined_process != nullptr) {
@@ -62,7 +60,8 @@ void join() noexcept {
     return;
   }
   // A channel, like the one to the master: it keeps no worker from exiting.
-  if (ngx_add_channel_event(cycle, mcs_wake_fd(process), NGX_READ_EVENT, dispatch) != NGX_OK) {
+  const int wake_fd = mcs_wake_fd(process);
+  if (wake_fd < 0 || ngx_add_channel_event(cycle, wake_fd, NGX_READ_EVENT, dispatch) != NGX_OK) {
     ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
                   "mcs: requests that wait for another's fill wait longer than they need: their "
                   "wake descriptor cannot be watched, is worker_connections too low?");
@@ -78,6 +77,8 @@ void join() noexcept {
 void on_tick(ngx_event_t* event) noexcept {
   if (joined_process != nullptr) {
     mcs_tick(joined_process);
+    // A wake that was lost costs its waiter no more than this.
+    mcs_dispatch(joined_process);
   } else if (!ngx_exiting && ngx_current_msec - last_join >= kJoinInterval) {
     join();
   }

@@ -373,9 +373,10 @@ TEST_F(NginxServingTest, StatusInTheAccessLog) {
   options().location_extra = "access_log " + (server_.prefix() / "mcs.log").string() + " mcs;\n";
   start();
   get_hit("/a.txt");
-  const auto log = read_file(server_.prefix() / "mcs.log");
-  ASSERT_TRUE(log);
-  EXPECT_EQ(*log, "/a.txt MISS\n/a.txt HIT\n");
+  // nginx writes the line after the response has been sent.
+  const auto log = [&] { return read_file(server_.prefix() / "mcs.log").value_or(""); };
+  wait_until([&] { return log().find("HIT\n") != std::string::npos; }, std::chrono::seconds(20));
+  EXPECT_EQ(log(), "/a.txt MISS\n/a.txt HIT\n");
 }
 
 TEST_F(NginxServingTest, ManyClientsAskAtOnceForWhatIsNotThereYet) {

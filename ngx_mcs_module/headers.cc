@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: Apache-2.0
+// Between nginx's header lists and the core's fields.
+#include <iterator>
+
+#include "ngx_mcs_module/module.h"
+
+namespace mcs::nginx {
+
+// The request's fields as the client sent them, while the edited ones are in their place.
+struct SavedFields {
+  ngx_http_request_t* request;
+  ngx_list_t headers;
+  ngx_table_elt_t* places[6];
+  bool active;
+};
+
+namespace {
+
+using Element = ngx_table_elt_t;
+
+ngx_str_t str(const mcs_str& s) noexcept {
+  return {s.size, reinterpret_cast<u_char*>(const_cast<char*>(s.data))};
+}
+
+mcs_str str(const ngx_str_t& s) noexcept { return {reinterpret_cast<const char*>(s.data), s.len}; }
+
+bool same_name(const ngx_str_t& a, const ngx_str_t& b) noexcept {
+  return a.len == b.len && ngx_strncasecmp(a.data, b.data, a.len) == 0;
+}
+
+// Calls `f` with each element of a list; stops when it returns false.
+template <typename F>
+void each(const ngx_list_t& list, F f) noexcept {
+  for (const ngx_list_part_t* part = &list.part; part != nullptr; part = part->next) {
+    auto* elements = static_cast<Element*>(part->elts);
+    for (ngx_uint_t i = 0; i < part->nelts; ++i) {
+      if (!f(elements[i])) {
+        return;
+      }
+    }
+  }
+}
+
+size_t size_of(const ngx_list_t& list) noexcept {
+  size_t n = 0;
+  for (const ngx_list_part_t* part = &list.part; part != nullptr; part = part->next) {
+    n += part->nelts;
+  }
+  return n;
+}
+
+mcs_field* allocate_fields(ngx_http_request_t* r, size_t n) noexcept {
+  return static_cast<mcs_field*>(ngx_palloc(r->pool, n * sizeof(mcs_field)));
+}
+
+// What nginx's own filters would read of the fields that the core answers to.
+using Place = Element* ngx_http_headers_in_t::*;
+constexpr Place kPlaces[] = {&ngx_http_headers_in_t::range,
+                             &ngx_http_headers_in_t::if_range,
+                             &ngx_http_headers_in_t::if_match,
+                             &ngx_http_headers_in_t::if_none_match,
+                             &ngx_http_headers_in_t::if_modified_since,
+                             &ngx_http_headers_in_t::if_unmodified_since};
+
+void save(SavedFields* saved) noexcept {
+  ngx_http_headers_in_t& in = saved->request->headers_in;
+  saved->headers = in.headers;
+  for (size_t i = 0; i < std::size(kPlaces); ++i) {
+    saved->places[i] = in.*kPlaces[i];
+  }
+  saved->active = true;
+}
+
+void restore(void* data) noexcept {
+  auto* saved = static_cast<SavedFields*>(data);
+  if (!saved->active) {
+    return;
+  }
+  saved->active = false;
+  ngx_http_headers_in_t& in = saved->request->headers_in;
+  in.headers = saved->headers;
+  for (size_t i = 0; i < std::size(kPlaces); ++i) {
+    in.*kPlaces[i] = saved->places[i];
+  }
+}
+
+SavedFields* saved_fields(const ngx_http_request_t* r) noexcept {
+  for (ngx_http_cleanup_t* c = r->main->cleanup; c != nullptr; c = c->next) {
+    auto* saved = static_cast<SavedFields*>(c->data);
+    if (c->handler == restore && saved->request == r) {
+      return saved;
+    }
+  }
+  return nullptr;
+}
+
+// What a subrequest inherits from the request it belongs to, but what was not meant for it.
+bool belongs_to_main(const ngx_str_t& name) noexcept {
+  static const ngx_str_t kNames[] = {
+      text("Range"),          text("If-Range"),          text("If-Match"),
+      text("If-None-Match"),  text("If-Modified-Since"), text("If-Unmodified-Since"),
+      text("Content-Length"), text("Transfer-Encoding")};
+  for (const ngx_str_t& known : kNames) {
+    if (same_name(known, name)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Of the lines that nginx hides or rewrites, those that the core has to see as they came.
+bool is_wanted_raw(const ngx_str_t& name) noexcept {
+  static const ngx_str_t kNames[] = {text("Date"), text("Content-Length"),
+                                     text("Transfer-Encoding"), text("Connection")};
+  for (const ngx_str_t& known : kNames) {
+    if (same_name(known, name)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Fields that nginx knows by their place.
+Element** place_of(ngx_http_headers_out_t& out, const ngx_str_t& name) noexcept {
+  using Out = ngx_http_headers_out_t;
+  struct Known {
+    ngx_str_t name;
+    Element* Out::*member;
+  };
+  static const Known kKnown[] = {{text("ETag"), &Out::etag},
+                                 {text("Last-Modified"), &Out::last_modified},
+                                 {text("Date"), &Out::date},
+                                 {text("Server"), &Out::server},
+                                 {text("Expires"), &Out::expires},
+                                 {text("Content-Encoding"), &Out::content_encoding},
+                                 {text("Content-Range"), &Out::content_range},
+                                 {text("Accept-Ranges"), &Out::accept_ranges},
+                                 {text("WWW-Authenticate"), &Out::www_authenticate}};
+  for (const Known& known : kKnown) {
+    if (same_name(known.name, name)) {
+      return &(out.*known.member);
+    }
+  }
+  return nullptr;
+}
+
+void set_content_type(ngx_http_headers_out_t& out, const ngx_str_t& value) noexcept {
+  out.content_type = value;
+  out.content_type_lowcase = nullptr;
+  // What gzip_types and the like are compared with.
+  const u_char* end = ngx_strlchr(value.data, value.data + value.len, ';');
+  out.content_type_len = end == nullptr ? value.len : static_cast<size_t>(end - value.data);
+}
+
+// The `expires` directive looks for these.
+ngx_int_t note_cache_control(ngx_http_request_t* r, Element* field) noexcept {
+  ngx_array_t& known = r->headers_out.cache_control;
+  if (known.elts == nullptr && ngx_array_init(&known, r->pool, 1, sizeof(Element*)) != NGX_OK) {
+    return NGX_ERROR;
+  }
+  auto** next = static_cast<Element**>(ngx_array_push(&known));
+  if (next == nullptr) {
+    return NGX_ERROR;
+  }
+  *next = field;
+  return NGX_OK;
+}
+
+ngx_int_t add_field(ngx_http_request_t* r, const mcs_field& field) noexcept {
+  static const ngx_str_t kContentType = text("Content-Type");
+  static const ngx_str_t kCacheControl = text("Cache-Control");
+  const ngx_str_t name = str(field.name);
+  if (same_name(name, kContentType)) {
+    set_content_type(r->headers_out, str(field.value));
+    return NGX_OK;
+  }
+  auto* added = static_cast<Element*>(ngx_list_push(&r->headers_out.headers));
+  if (added == nullptr) {
+    return NGX_ERROR;
+  }
+  *added = {};
+  added->hash = 1;
+  added->key = name;
+  added->value = str(field.value);
+  if (Element** place = place_of(r->headers_out, name)) {
+    *place = added;
+  }
+  return same_name(name, kCacheControl) ? note_cache_control(r, added) : NGX_OK;
+}
+
+}  // namespace
+
+void* allocate(void* pool, size_t size) noexcept {
+  return ngx_palloc(static_cast<ngx_pool_t*>(pool), size);
+}
+
+ngx_int_t read_request_fields(ngx_http_request_t* r, mcs_request* request) noexcept {
+  const ngx_list_t& list = r->headers_in.headers;
+  mcs_field* fields = allocate_fields(r, size_of(list) + 1);
+  if (fields == nullptr) {
+    return NGX_ERROR;
+  }
+  size_t n = 0;
+  each(list, [&](const Element& field) {
+    if (r == r->main || !belongs_to_main(field.key)) {
+      fields[n++] = {str(field.key), str(field.value)};
+    }
+    return true;
+  });
+  request->fields = fields;
+  request->field_count = n;
+  return NGX_OK;
+}
+
+ngx_int_t edit_request(ngx_http_request_t* r, const mcs_response& edits) noexcept {
+  restore_request(r);
+  if (edits.remove_count == 0 && edits.add_count == 0) {
+    return NGX_OK;
+  }
+  SavedFields* saved = saved_fields(r);
+  if (saved == nullptr) {
+    ngx_http_cleanup_t* cleanup = ngx_http_cleanup_add(r, sizeof(SavedFields));
+    if (cleanup == nullptr) {
+      return NGX_ERROR;
+    }
+    cleanup->handler = restore;
+    saved = static_cast<SavedFields*>(cleanup->data);
+    saved->request = r;
+  }
+  save(saved);
+  ngx_http_headers_in_t& in = r->headers_in;
+  const size_t most = size_of(saved->headers) + edits.add_count + 1;
+  if (ngx_list_init(&in.headers, r->pool, most, sizeof(Element)) != NGX_OK) {
+    return NGX_ERROR;
+  }
+  each(saved->headers, [&](const Element& field) {
+    for (size_t i = 0; i < edits.remove_count; ++i) {
+      if (same_name(str(edits.remove_fields[i]), field.key)) {
+        return true;
+      }
+    }
+    *static_cast<Element*>(ngx_list_push(&in.headers)) = field;
+    return true;
+  });
+  if (edits.remove_count > 0) {
+    for (const Place place : kPlaces) {
+      in.*place = nullptr;
+    }
+  }
+  for (size_t i = 0; i < edits.add_count; ++i) {
+    auto* added = static_cast<Element*>(ngx_list_push(&in.headers));
+    *added = {};
+    added->key = str(edits.add_fields[i].name);
+    added->value = str(edits.add_fields[i].value);
+    added->lowcase_key = static_cast<u_char*>(ngx_pnalloc(r->pool, added->key.len));
+    if (added->lowcase_key == nullptr) {
+      return NGX_ERROR;
+    }
+    added->hash = ngx_hash_strlow(added->lowcase_key, added->key.data, added->key.len);
+  }
+  return NGX_OK;
+}
+
+void restore_request(ngx_http_request_t* r) noexcept {
+  if (SavedFields* saved = saved_fields(r)) {
+    restore(saved);
+  }
+}
+
+ngx_int_t read_response_fields(ngx_http_request_t* r, mcs_field** fields, size_t* count) noexcept {
+  const ngx_http_headers_out_t& out = r->headers_out;
+  const ngx_http_upstream_t* u = r->upstream;
+  const bool raw = u != nullptr && u->headers_in.status_n != 0;
+  const size_t most = size_of(out.headers) + (raw ? size_of(u->headers_in.headers) : 0) + 2;
+  mcs_field* made = allocate_fields(r, most);
+  if (made == nullptr) {
+    return NGX_ERROR;
+  }
+  size_t n = 0;
+  each(out.headers, [&](const Element& field) {
+    if (field.hash != 0 && !(raw && is_wanted_raw(field.key))) {
+      made[n++] = {str(field.key), str(field.value)};
+    }
+    return true;
+  });
+  if (out.content_type.len > 0) {
+    made[n++] = {str(text("Content-Type")), str(out.content_type)};
+  }
+  if (raw) {
+    each(u->headers_in.headers, [&](const Element& field) {
+      if (is_wanted_raw(field.key)) {
+        made[n++] = {str(field.key), str(field.value)};
+      }
+      return true;
+    });
+  } else if (out.content_length_n >= 0) {
+    ngx_str_t length = {0, static_cast<u_char*>(ngx_pnalloc(r->pool, NGX_OFF_T_LEN))};
+    if (length.data == nullptr) {
+      return NGX_ERROR;
+    }
+    length.len =
+        static_cast<size_t>(ngx_sprintf(length.data, "%O", out.content_length_n) - length.data);
+    made[n++] = {str(text("Content-Length")), str(length)};
+  }
+  *fields = made;
+  *count = n;
+  return NGX_OK;
+}
+
+ngx_int_t add_fields(ngx_http_request_t* r, const mcs_response& response) noexcept {
+  for (size_t i = 0; i < response.field_count; ++i) {
+    if (add_field(r, response.fields[i]) != NGX_OK) {
+      return NGX_ERROR;
+    }
+  }
+  return NGX_OK;
+}
+
+ngx_int_t set_response(ngx_http_request_t* r, const mcs_response& response) noexcept {
+  ngx_http_clean_header(r);
+  ngx_http_headers_out_t& out = r->headers_out;
+  out.status = static_cast<ngx_uint_t>(response.status);
+  const bool no_length = response.body_length == MCS_UNKNOWN_LENGTH ||
+                         response.status == NGX_HTTP_NOT_MODIFIED ||
+                         response.status == NGX_HTTP_NO_CONTENT;
+  out.content_length_n = no_length ? -1 : static_cast<off_t>(response.body_length);
+  r->err_status = 0;
+  // Preconditions and ranges are the core's.
+  r->disable_not_modified = 1;
+  r->allow_ranges = 0;
+  if (add_fields(r, response) != NGX_OK) {
+    return NGX_ERROR;
+  }
+  out.last_modified_time = out.last_modified != nullptr ? response.last_modified : -1;
+  return NGX_OK;
+}
+
+}  // namespace mcs::nginx

@@ -1,0 +1,660 @@
+// SPDX-License-Identifier: Apache-2.0
+// Responses of content handlers (proxy_pass, fastcgi_pass, ...), from the cache or into it.
+//
+// The location's own handler is wrapped once access was granted. What it sends is met by a header
+// and a body filter that run before all others. Where something else is to be sent instead, the
+// header filter returns kElsewhere, a status that nobody knows: the handler then finalizes its
+// exchange with the origin, nginx makes a special response without a body, and that passes the same
+// two filters again, which put the right one in its place.
+#include "ngx_mcs_module/module.h"
+
+namespace mcs::nginx {
+
+enum class Stage {
+  kIdle,       // the filters have nothing to do
+  kForwarded,  // the content handler is at work
+  kBody,       // its header was sent on, its body goes to the core
+  kReplaced,   // `reply` is to be sent in its place
+  kReply,      // reply's header was sent
+  kRetry,      // the content handler has to start again
+  kRefused,    // nginx's own error response, held back to see whether `reply` can stand in
+};
+
+struct Exchange {
+  RequestContext* context;
+  ngx_http_handler_pt handler;  // the location's own
+  Stage stage;
+  mcs_request request;
+  mcs_transaction* transaction;
+  mcs_response reply;
+  const Refresh* refresh;  // the request is nobody's
+  ngx_int_t refused;       // kRefused: nginx's status
+  bool error_page;         // r->error_page as it was before it was held back
+  ngx_uint_t
+      err_status;  // likewise r->err_status, of an error page that is served by this location
+  bool storing;
+  bool windowed;  // only a part of the body goes to the client
+  bool silent;    // none of it does
+  bool gone;      // there is no client (any more)
+};
+
+namespace {
+
+constexpr ngx_int_t kElsewhere = 1000;
+constexpr size_t kReadSize = 65536;
+// Bodies of subrequests are copied as a whole; larger ones come from the origin.
+constexpr uint64_t kMostInSubrequest = 1024 * 1024;
+
+ngx_http_output_header_filter_pt next_header_filter;
+ngx_http_output_body_filter_pt next_body_filter;
+
+ngx_int_t act(ngx_http_request_t* r, Exchange* x, mcs_outcome outcome,
+              mcs_response* response) noexcept;
+
+Exchange* exchange_of(const ngx_http_request_t* r) noexcept {
+  const RequestContext* context = request_context(const_cast<ngx_http_request_t*>(r));
+  return context == nullptr ? nullptr : context->exchange;
+}
+
+void end_transaction(Exchange* x) noexcept {
+  mcs_transaction* transaction = x->transaction;
+  x->transaction = nullptr;
+  x->storing = false;
+  mcs_end(transaction);
+}
+
+void end_exchange(void* data) noexcept {
+  auto* x = static_cast<Exchange*>(data);
+  if (joined_process != nullptr) {
+    end_transaction(x);
+  }
+}
+
+// An internal redirect forgets the context, but not what it began.
+void end_abandoned(ngx_http_request_t* r) noexcept {
+  for (ngx_http_cleanup_t* c = r->main->cleanup; c != nullptr; c = c->next) {
+    auto* x = static_cast<Exchange*>(c->data);
+    if (c->handler == end_exchange && x->context->request == r) {
+      end_exchange(x);
+      restore_request(r);
+    }
+  }
+}
+
+mcs_str as_str(const ngx_str_t& s) noexcept {
+  return {reinterpret_cast<const char*>(s.data), s.len};
+}
+
+// As received, unless rewriting or an internal redirect made it another: then what is served.
+ngx_int_t read_target(ngx_http_request_t* r, ngx_str_t* target) noexcept {
+  if (r == r->main && r->valid_unparsed_uri) {
+    *target = r->unparsed_uri;
+    return NGX_OK;
+  }
+  const uintptr_t escapes = 2 * ngx_escape_uri(nullptr, r->uri.data, r->uri.len, NGX_ESCAPE_URI);
+  target->data = static_cast<u_char*>(ngx_pnalloc(r->pool, r->uri.len + escapes + 1 + r->args.len));
+  if (target->data == nullptr) {
+    return NGX_ERROR;
+  }
+  u_char* end = target->data;
+  if (escapes > 0) {
+    end = reinterpret_cast<u_char*>(ngx_escape_uri(end, r->uri.data, r->uri.len, NGX_ESCAPE_URI));
+  } else {
+    end = ngx_cpymem(end, r->uri.data, r->uri.len);
+  }
+  if (r->args.len > 0) {
+    *end++ = '?';
+    end = ngx_cpymem(end, r->args.data, r->args.len);
+  }
+  target->len = static_cast<size_t>(end - target->data);
+  return NGX_OK;
+}
+
+// The host of an absolute target overrides the Host field (RFC 9112 3.2.2).
+mcs_str host_of(const ngx_http_request_t* r) noexcept {
+  if (r->host_start != nullptr && r->host_end != nullptr) {
+    const u_char* end = r->port_end != nullptr ? r->port_end : r->host_end;
+    return {reinterpret_cast<const char*>(r->host_start), static_cast<size_t>(end - r->host_start)};
+  }
+  const ngx_table_elt_t* host = r->headers_in.host;
+  return host == nullptr ? mcs_str{} : as_str(host->value);
+}
+
+ngx_int_t read_request(ngx_http_request_t* r, Exchange* x) noexcept {
+  const LocationConf* conf = location_conf(r);
+  mcs_request& request = x->request;
+  request.policy = conf->policy;
+  request.method = as_str(r->method_name);
+  const bool tls = x->refresh != nullptr ? x->refresh->tls : r->connection->ssl != nullptr;
+  request.scheme = as_str(tls ? text("https") : text("http"));
+  request.host = host_of(r);
+  ngx_str_t target;
+  if (read_target(r, &target) != NGX_OK || read_request_fields(r, &request) != NGX_OK) {
+    return NGX_ERROR;
+  }
+  request.target = as_str(target);
+  if (conf->key != nullptr) {
+    ngx_str_t key;
+    if (ngx_http_complex_value(r, conf->key, &key) != NGX_OK) {
+      return NGX_ERROR;
+    }
+    request.key = as_str(key);
+  }
+  request.client_address = as_str(r->connection->addr_text);
+  if (x->refresh != nullptr) {
+    request.flags |= MCS_REQUEST_REFRESH;
+  }
+  if (ngx_http_test_predicates(r, conf->bypass) != NGX_OK) {
+    request.flags |= MCS_REQUEST_BYPASS;
+  }
+  if (ngx_http_test_predicates(r, conf->no_store) != NGX_OK) {
+    request.flags |= MCS_REQUEST_NO_STORE;
+  }
+  request.waiter = x->context;
+  request.alloc = allocate;
+  request.alloc_context = r->pool;
+  return NGX_OK;
+}
+
+ngx_int_t call_handler(ngx_http_request_t* r, Exchange* x) noexcept {
+  return x->refresh != nullptr ? NGX_HTTP_CLOSE : x->handler(r);
+}
+
+// The core's answer is no longer wanted: the request goes to the origin by itself.
+ngx_int_t serve_without_cache(ngx_http_request_t* r, Exchange* x) noexcept {
+  end_transaction(x);
+  x->stage = Stage::kIdle;
+  x->context->status = MCS_CACHE_BYPASS;
+  return call_handler(r, x);
+}
+
+// For filters and parents that decide themselves when a body is sent. False: no.
+bool copy_for_subrequest(ngx_http_request_t* r, mcs_response* response) noexcept {
+  const auto size = static_cast<size_t>(response->body_length);
+  bool copied = false;
+  if (response->body_length <= kMostInSubrequest) {
+    auto* memory = static_cast<u_char*>(ngx_palloc(r->pool, sizeof(iovec) + size));
+    if (memory != nullptr &&
+        mcs_response_read(joined_process, response, 0, memory + sizeof(iovec), size)) {
+      auto* piece = reinterpret_cast<iovec*>(memory);
+      *piece = {memory + sizeof(iovec), size};
+      response->body = piece;
+      response->body_count = 1;
+      copied = true;
+    }
+  }
+  mcs_response_release(joined_process, response);
+  response->body_pinned = 0;
+  return copied;
+}
+
+// The body of `response`, whose header was sent.
+ngx_int_t send_reply_body(ngx_http_request_t* r, Exchange* x,
+                          const mcs_response& response) noexcept {
+  if (response.body == nullptr || response.body_length == 0) {
+    return ngx_http_send_special(r, NGX_HTTP_LAST);
+  }
+  return send_body(r, x->context, r->uri, response);
+}
+
+ngx_int_t send_response(ngx_http_request_t* r, Exchange* x, mcs_response* response) noexcept {
+  x->stage = Stage::kIdle;
+  if (response->body_pinned && r != r->main && !copy_for_subrequest(r, response)) {
+    return serve_without_cache(r, x);
+  }
+  if (keep_until_end(r, x->context, r->uri, response) != NGX_OK) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  const ngx_int_t discarded = ngx_http_discard_request_body(r);
+  if (discarded != NGX_OK) {
+    return discarded;
+  }
+  r->connection->log->action = const_cast<char*>("sending response to client");
+  if (set_response(r, *response) != NGX_OK) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  const ngx_int_t rc = ngx_http_send_header(r);
+  if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
+    return rc;
+  }
+  return send_reply_body(r, x, *response);
+}
+
+ngx_int_t follow(ngx_http_request_t* r, Exchange* x, const mcs_response& response) noexcept {
+  if (r != r->main) {
+    return serve_without_cache(r, x);
+  }
+  const ngx_int_t discarded = ngx_http_discard_request_body(r);
+  if (discarded != NGX_OK) {
+    return discarded;
+  }
+  if (set_response(r, response) != NGX_OK) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  x->stage = Stage::kIdle;
+  const ngx_int_t rc = ngx_http_send_header(r);
+  if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
+    return rc;
+  }
+  return send_following(r, x->context, x->transaction);
+}
+
+ngx_int_t forward(ngx_http_request_t* r, Exchange* x, const mcs_response& edits) noexcept {
+  if (edit_request(r, edits) != NGX_OK) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  x->stage = Stage::kForwarded;
+  // An error page must not come before what is stored.
+  x->error_page = r->error_page;
+  x->err_status = r->err_status;
+  r->error_page = 1;
+  const ngx_int_t rc = x->handler(r);
+  const ngx_http_upstream_t* u = r->upstream;
+  if (rc == NGX_DONE && edits.fill && exchange_of(r) == x && x->stage == Stage::kForwarded &&
+      u != nullptr && u->cleanup != nullptr) {
+    // Others may wait for this response: it is fetched even if this client leaves.
+    r->read_event_handler = ngx_http_block_reading;
+    r->write_event_handler = ngx_http_request_empty_handler;
+  }
+  return rc;
+}
+
+void resume(ngx_http_request_t* r, RequestContext* context, bool timed_out) noexcept {
+  Exchange* x = context->exchange;
+  r->read_event_handler = ngx_http_block_reading;
+  mcs_response response;
+  const mcs_outcome outcome =
+      mcs_resume(x->transaction,
+                 timed_out ? x->request.flags | MCS_REQUEST_LAST_TRY : x->request.flags, &response);
+  if (outcome == MCS_RESPONSE || outcome == MCS_DECLINED) {
+    end_transaction(x);
+  }
+  ngx_http_finalize_request(r, act(r, x, outcome, &response));
+}
+
+ngx_int_t act(ngx_http_request_t* r, Exchange* x, mcs_outcome outcome,
+              mcs_response* response) noexcept {
+  RequestContext* context = x->context;
+  context->status = response->cache_status;
+  context->age = response->age;
+  switch (outcome) {
+    case MCS_RESPONSE:
+      if (response->refresh) {
+        start_refresh(r, {x->request.target.size,
+                          reinterpret_cast<u_char*>(const_cast<char*>(x->request.target.data))});
+      }
+      return send_response(r, x, response);
+    case MCS_WAIT:
+      if (begin_waiting(context, response->wait_ms, resume) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+      }
+      r->write_event_handler = ngx_http_request_empty_handler;
+      r->main->count++;
+      return NGX_DONE;
+    case MCS_FOLLOW:
+      return follow(r, x, *response);
+    case MCS_FORWARD:
+      return forward(r, x, *response);
+    default:
+      return call_handler(r, x);
+  }
+}
+
+ngx_int_t proxied_handler(ngx_http_request_t* r) noexcept {
+  Exchange* x = exchange_of(r);
+  if (read_request(r, x) != NGX_OK) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  mcs_response response;
+  const mcs_outcome outcome = mcs_begin(joined_process, &x->request, &x->transaction, &response);
+  return act(r, x, outcome, &response);
+}
+
+// Takes the place of the location's handler once access was granted.
+ngx_int_t wrap_handler(ngx_http_request_t* r) noexcept {
+  if (r->internal) {
+    end_abandoned(r);
+  }
+  // Requests that want no body are made by others' modules to ask for something (auth_request).
+  if (r->content_handler == nullptr || r->content_handler == proxied_handler ||
+      !location_conf(r)->enabled || joined_process == nullptr || r->post_action ||
+      (r != r->main && r->header_only)) {
+    return NGX_DECLINED;
+  }
+  RequestContext* context = make_context(r);
+  ngx_http_cleanup_t* cleanup =
+      context == nullptr ? nullptr : ngx_http_cleanup_add(r, sizeof(Exchange));
+  if (cleanup == nullptr) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  auto* x = static_cast<Exchange*>(cleanup->data);
+  ngx_memzero(x, sizeof(Exchange));
+  x->context = context;
+  x->handler = r->content_handler;
+  x->refresh = refresh_of(r->connection);
+  cleanup->handler = end_exchange;
+  context->exchange = x;
+  r->content_handler = proxied_handler;
+  return NGX_DECLINED;
+}
+
+// --- filters
+
+// What the special response in the making stands for.
+mcs_failure failure_of(const ngx_http_upstream_t* u, ngx_int_t status) noexcept {
+  if (status == NGX_HTTP_GATEWAY_TIME_OUT) {
+    return MCS_FAILED_TIMEOUT;
+  }
+  return u->state != nullptr && u->state->bytes_received > 0 ? MCS_FAILED_INVALID
+                                                             : MCS_FAILED_CONNECT;
+}
+
+ngx_int_t hold_back(Exchange* x, Stage stage) noexcept {
+  x->stage = stage;
+  return NGX_OK;
+}
+
+ngx_int_t send_reply_header(ngx_http_request_t* r, Exchange* x) noexcept {
+  x->stage = Stage::kReply;
+  mcs_response& reply = x->reply;
+  if (reply.body_pinned && r != r->main && !copy_for_subrequest(r, &reply)) {
+    return NGX_ERROR;
+  }
+  if (keep_until_end(r, x->context, r->uri, &reply) != NGX_OK || set_response(r, reply) != NGX_OK) {
+    return NGX_ERROR;
+  }
+  return next_header_filter(r);
+}
+
+// The handler gave no response: nginx is about to send its own.
+ngx_int_t on_failure(ngx_http_request_t* r, Exchange* x) noexcept {
+  const ngx_http_upstream_t* u = r->upstream;
+  const auto status = static_cast<ngx_int_t>(r->err_status);
+  mcs_verdict verdict = MCS_PASS;
+  if (u != nullptr && u->headers_in.status_n == r->err_status) {
+    // proxy_intercept_errors: the status is the origin's, the body will be another's.
+    mcs_field* fields;
+    size_t count;
+    if (read_response_fields(r, &fields, &count) == NGX_OK) {
+      verdict =
+          mcs_origin_response(x->transaction, static_cast<int>(status), fields, count, &x->reply);
+    }
+  } else if (u != nullptr &&
+             (status == NGX_HTTP_BAD_GATEWAY || status == NGX_HTTP_GATEWAY_TIME_OUT)) {
+    verdict = mcs_origin_failed(x->transaction, failure_of(u, status), &x->reply);
+  }
+  if (verdict == MCS_RETRY) {
+    return hold_back(x, Stage::kRetry);
+  }
+  end_transaction(x);
+  if (x->refresh != nullptr) {
+    mcs_response_release(joined_process, &x->reply);
+    return NGX_ERROR;
+  }
+  if (verdict == MCS_REPLACE) {
+    x->context->status = x->reply.cache_status;
+    x->context->age = x->reply.age;
+    return send_reply_header(r, x);
+  }
+  x->refused = status;
+  return hold_back(x, Stage::kRefused);
+}
+
+// The origin's fields and status, or what the core made of them, go on to the client.
+ngx_int_t send_origin_header(ngx_http_request_t* r, Exchange* x) noexcept {
+  const mcs_response& reply = x->reply;
+  const bool origin_has_body = r->headers_out.status != NGX_HTTP_NO_CONTENT &&
+                               r->headers_out.status != NGX_HTTP_NOT_MODIFIED;
+  x->windowed = reply.status != 0;
+  if ((x->windowed ? set_response(r, reply) : add_fields(r, reply)) != NGX_OK) {
+    return NGX_ERROR;
+  }
+  r->disable_not_modified = 1;
+  x->stage = Stage::kBody;
+  x->gone = x->refresh != nullptr;
+  ngx_int_t rc = x->gone ? NGX_OK : next_header_filter(r);
+  if (!x->storing || r->method == NGX_HTTP_HEAD) {
+    return rc;
+  }
+  if (rc == NGX_ERROR) {
+    x->gone = true;
+    rc = NGX_OK;
+  }
+  r->read_event_handler = ngx_http_block_reading;
+  if (!origin_has_body) {
+    mcs_origin_end(x->transaction, 1);
+    end_transaction(x);
+  } else if (r->header_only) {
+    // A 304 or the like for the client, but the body is wanted all the same.
+    r->header_only = 0;
+    x->silent = true;
+  }
+  return rc;
+}
+
+ngx_int_t on_response(ngx_http_request_t* r, Exchange* x) noexcept {
+  mcs_field* fields;
+  size_t count;
+  if (read_response_fields(r, &fields, &count) != NGX_OK) {
+    return NGX_ERROR;
+  }
+  const auto status = static_cast<int>(r->headers_out.status);
+  const mcs_verdict verdict = mcs_origin_response(x->transaction, status, fields, count, &x->reply);
+  x->context->status = x->reply.cache_status;
+  x->storing = verdict == MCS_STORE;
+  ngx_http_upstream_t* u = r->upstream;
+  switch (verdict) {
+    case MCS_RETRY:
+    case MCS_REPLACE:
+      if (u != nullptr && status == NGX_HTTP_NOT_MODIFIED && u->buffer.pos == u->buffer.last) {
+        // There is no body whose end must be seen first.
+        u->keepalive = !u->headers_in.connection_close;
+      }
+      if (verdict == MCS_REPLACE) {
+        x->context->age = x->reply.age;
+        end_transaction(x);
+      }
+      x->stage = verdict == MCS_RETRY ? Stage::kRetry : Stage::kReplaced;
+      if (x->refresh != nullptr && verdict == MCS_REPLACE) {
+        mcs_response_release(joined_process, &x->reply);
+        return NGX_HTTP_CLOSE;
+      }
+      return kElsewhere;
+    default:
+      return send_origin_header(r, x);
+  }
+}
+
+ngx_int_t header_filter(ngx_http_request_t* r) noexcept {
+  Exchange* x = exchange_of(r);
+  if (x == nullptr) {
+    return next_header_filter(r);
+  }
+  switch (x->stage) {
+    case Stage::kForwarded: {
+      r->error_page = x->error_page;
+      restore_request(r);
+      if (r->headers_out.status == NGX_HTTP_SWITCHING_PROTOCOLS) {
+        end_transaction(x);
+        x->stage = Stage::kIdle;
+        return next_header_filter(r);
+      }
+      // An upstream that is finalized before it sent a header has none to send.
+      const bool own =
+          r->upstream != nullptr ? r->upstream->cleanup == nullptr : r->err_status != x->err_status;
+      return own ? on_failure(r, x) : on_response(r, x);
+    }
+    case Stage::kReplaced:
+      return send_reply_header(r, x);
+    case Stage::kRetry:
+      return NGX_OK;
+    default:
+      return next_header_filter(r);
+  }
+}
+
+// The core's part of one buffer. False: its file cannot be read.
+bool feed(ngx_http_request_t* r, Exchange* x, const ngx_buf_t* b, mcs_slice* send) noexcept {
+  if (ngx_buf_in_memory(b)) {
+    x->storing =
+        mcs_origin_body(x->transaction, b->pos, static_cast<size_t>(b->last - b->pos), send) != 0;
+    return true;
+  }
+  auto* piece = static_cast<u_char*>(ngx_palloc(r->pool, kReadSize));
+  if (piece == nullptr) {
+    return false;
+  }
+  *send = {0, 0};
+  bool ok = true;
+  for (off_t at = b->file_pos; ok && at < b->file_last;) {
+    const auto size =
+        static_cast<size_t>(ngx_min(static_cast<off_t>(kReadSize), b->file_last - at));
+    ok = ngx_read_file(b->file, piece, size, at) == static_cast<ssize_t>(size);
+    if (ok) {
+      mcs_slice part;
+      x->storing = mcs_origin_body(x->transaction, piece, size, &part) != 0;
+      if (send->count == 0) {
+        send->first = static_cast<size_t>(at - b->file_pos) + part.first;
+      }
+      send->count += part.count;
+      at += static_cast<off_t>(size);
+    }
+  }
+  ngx_pfree(r->pool, piece);
+  return ok;
+}
+
+void consume(ngx_buf_t* b) noexcept {
+  b->pos = b->last;
+  b->file_pos = b->file_last;
+}
+
+void cut(ngx_buf_t* b, const mcs_slice& part) noexcept {
+  if (ngx_buf_in_memory(b)) {
+    b->pos += part.first;
+    b->last = b->pos + part.count;
+  }
+  if (b->in_file) {
+    b->file_pos += static_cast<off_t>(part.first);
+    b->file_last = b->file_pos + static_cast<off_t>(part.count);
+  }
+}
+
+// Sends those buffers that are not empty; the links are only borrowed by filters.
+ngx_int_t send_rest(ngx_http_request_t* r, const ngx_chain_t* in) noexcept {
+  ngx_chain_t* out = nullptr;
+  ngx_chain_t** end = &out;
+  for (; in != nullptr; in = in->next) {
+    ngx_buf_t* b = in->buf;
+    if (ngx_buf_size(b) == 0 && !ngx_buf_special(b)) {
+      continue;
+    }
+    *end = ngx_alloc_chain_link(r->pool);
+    if (*end == nullptr) {
+      return NGX_ERROR;
+    }
+    **end = {b, nullptr};
+    end = &(*end)->next;
+  }
+  const ngx_int_t rc = next_body_filter(r, out);
+  while (out != nullptr) {
+    ngx_chain_t* link = out;
+    out = out->next;
+    ngx_free_chain(r->pool, link);
+  }
+  return rc;
+}
+
+// The handler's body on its way to the client.
+ngx_int_t on_body(ngx_http_request_t* r, Exchange* x, ngx_chain_t* in) noexcept {
+  bool last = false;
+  for (ngx_chain_t* link = in; link != nullptr; link = link->next) {
+    ngx_buf_t* b = link->buf;
+    last = last || b->last_buf || (r != r->main && b->last_in_chain);
+    if (ngx_buf_size(b) == 0 || (!x->storing && !x->windowed)) {
+      continue;
+    }
+    mcs_slice send;
+    if (!feed(r, x, b, &send)) {
+      return NGX_ERROR;
+    }
+    if (x->windowed) {
+      cut(b, send);
+    }
+  }
+  // An upstream that is finalized before the end has broken off.
+  const bool over = last || (r->upstream != nullptr && r->upstream->cleanup == nullptr);
+  const bool was_storing = x->storing;
+  if (over && x->transaction != nullptr) {
+    mcs_origin_end(x->transaction, last);
+    end_transaction(x);
+  }
+  ngx_int_t rc = NGX_OK;
+  if (!x->silent && !x->gone) {
+    rc = x->windowed ? send_rest(r, in) : next_body_filter(r, in);
+    if (rc != NGX_ERROR) {
+      return rc;
+    }
+    x->gone = true;
+  }
+  if (x->gone && !was_storing) {
+    return NGX_ERROR;
+  }
+  for (; in != nullptr; in = in->next) {
+    consume(in->buf);
+  }
+  return over ? rc : NGX_OK;
+}
+
+ngx_int_t body_filter(ngx_http_request_t* r, ngx_chain_t* in) noexcept {
+  Exchange* x = exchange_of(r);
+  if (x == nullptr) {
+    return next_body_filter(r, in);
+  }
+  switch (x->stage) {
+    case Stage::kBody:
+      return on_body(r, x, in);
+    case Stage::kReply:
+      x->stage = Stage::kIdle;
+      return send_reply_body(r, x, x->reply);
+    case Stage::kRetry: {
+      ngx_http_clean_header(r);
+      r->err_status = 0;
+      mcs_response response;
+      const mcs_outcome outcome = mcs_retry(x->transaction, &response);
+      if (outcome == MCS_RESPONSE || outcome == MCS_DECLINED) {
+        end_transaction(x);
+      }
+      return act(r, x, outcome, &response);
+    }
+    case Stage::kRefused:
+      x->stage = Stage::kIdle;
+      return ngx_http_special_response_handler(r, x->refused);
+    default:
+      return next_body_filter(r, in);
+  }
+}
+
+}  // namespace
+
+size_t proxied_key(const RequestContext* context, u_char* to, size_t size) noexcept {
+  return mcs_request_key(&context->exchange->request, reinterpret_cast<char*>(to), size);
+}
+
+ngx_int_t add_proxied_handler(ngx_conf_t* cf) noexcept {
+  auto* core = static_cast<ngx_http_core_main_conf_t*>(
+      ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module));
+  auto* handler = static_cast<ngx_http_handler_pt*>(
+      ngx_array_push(&core->phases[NGX_HTTP_PRECONTENT_PHASE].handlers));
+  if (handler == nullptr) {
+    return NGX_ERROR;
+  }
+  *handler = wrap_handler;
+  next_header_filter = ngx_http_top_header_filter;
+  ngx_http_top_header_filter = header_filter;
+  next_body_filter = ngx_http_top_body_filter;
+  ngx_http_top_body_filter = body_filter;
+  return NGX_OK;
+}
+
+}  // namespace mcs::nginx

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+// Requests of nobody: what a client would send again to renew a stale response, put into the
+// listener's handler through one end of a socket pair. They pass all of the server's phases like
+// any other, and unlike a background subrequest they keep no client's connection busy.
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "ngx_mcs_module/module.h"
+
+namespace mcs::nginx {
+namespace {
+
+ngx_int_t scheme_variable = NGX_ERROR;
+ngx_int_t https_variable = NGX_ERROR;
+
+void close_peer(void* data) noexcept { close(static_cast<Refresh*>(data)->peer); }
+
+// What belongs to the client's connection or asks for less than the whole response.
+bool is_kept(const ngx_str_t& name) noexcept {
+  static const ngx_str_t kDropped[] = {text("Connection"),
+                                       text("Keep-Alive"),
+                                       text("Proxy-Connection"),
+                                       text("TE"),
+                                       text("Upgrade"),
+                                       text("HTTP2-Settings"),
+                                       text("Expect"),
+                                       text("Content-Length"),
+                                       text("Transfer-Encoding"),
+                                       text("Range"),
+                                       text("If-Range"),
+                                       text("If-Match"),
+                                       text("If-None-Match"),
+                                       text("If-Modified-Since"),
+                                       text("If-Unmodified-Since")};
+  for (const ngx_str_t& dropped : kDropped) {
+    if (dropped.len == name.len && ngx_strncasecmp(dropped.data, name.data, name.len) == 0) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// Calls `add` with each piece of the request.
+template <typename F>
+void compose(const ngx_http_request_t* r, const ngx_str_t& target, F add) noexcept {
+  add(text("GET "));
+  add(target);
+  add(text(" HTTP/1.1\r\n"));
+  for (const ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr;
+       part = part->next) {
+    const auto* fields = static_cast<const ngx_table_elt_t*>(part->elts);
+    for (ngx_uint_t i = 0; i < part->nelts; ++i) {
+      if (is_kept(fields[i].key)) {
+        add(fields[i].key);
+        add(text(": "));
+        add(fields[i].value);
+        add(text("\r\n"));
+      }
+    }
+  }
+  add(text("Connection: close\r\n\r\n"));
+}
+
+bool write_request(ngx_http_request_t* r, const ngx_str_t& target, int to) noexcept {
+  size_t size = 0;
+  compose(r, target, [&](const ngx_str_t& piece) { size += piece.len; });
+  auto* bytes = static_cast<u_char*>(ngx_palloc(r->pool, size));
+  if (bytes == nullptr) {
+    return false;
+  }
+  u_char* end = bytes;
+  compose(r, target, [&](const ngx_str_t& piece) { end = ngx_cpymem(end, piece.data, piece.len); });
+  const bool written = write(to, bytes, size) == static_cast<ssize_t>(size);
+  ngx_pfree(r->pool, bytes);
+  return written;
+}
+
+sockaddr* copy_address(ngx_pool_t* pool, const sockaddr* address, socklen_t size) noexcept {
+  auto* copy = static_cast<sockaddr*>(ngx_palloc(pool, size));
+  if (copy != nullptr) {
+    ngx_memcpy(copy, address, size);
+  }
+  return copy;
+}
+
+// Looks like a connection that `from`'s client has opened. False: no memory.
+bool dress(ngx_connection_t* c, const ngx_connection_t* from) noexcept {
+  c->pool = ngx_create_pool(from->listening->pool_size, ngx_cycle->log);
+  if (c->pool == nullptr) {
+    return false;
+  }
+  c->type = SOCK_STREAM;
+  c->listening = from->listening;
+  c->sockaddr = copy_address(c->pool, from->sockaddr, from->socklen);
+  c->socklen = from->socklen;
+  c->local_sockaddr = copy_address(c->pool, from->local_sockaddr, from->local_socklen);
+  c->local_socklen = from->local_socklen;
+  c->addr_text.data = ngx_pstrdup(c->pool, const_cast<ngx_str_t*>(&from->addr_text));
+  c->addr_text.len = from->addr_text.len;
+  c->log = static_cast<ngx_log_t*>(ngx_palloc(c->pool, sizeof(ngx_log_t)));
+  if (c->sockaddr == nullptr || c->local_sockaddr == nullptr || c->addr_text.data == nullptr ||
+      c->log == nullptr) {
+    return false;
+  }
+  *c->log = from->listening->log;
+  c->pool->log = c->log;
+  c->recv = ngx_recv;
+  c->send = ngx_send;
+  c->recv_chain = ngx_recv_chain;
+  c->send_chain = ngx_send_chain;
+  c->log_error = NGX_ERROR_INFO;
+  c->tcp_nodelay = NGX_TCP_NODELAY_DISABLED;
+  c->tcp_nopush = NGX_TCP_NOPUSH_DISABLED;
+  c->read->log = c->write->log = c->log;
+  c->write->ready = 1;
+  c->number = ngx_atomic_fetch_add(ngx_connection_counter, 1);
+  c->start_time = ngx_current_msec;
+  return true;
+}
+
+// The listener's handler, as if it spoke neither TLS nor HTTP/2 nor the PROXY protocol.
+void accept_plain(ngx_connection_t* c, ngx_http_addr_conf_t* address) noexcept {
+  const ngx_http_addr_conf_t kept = *address;
+  address->ssl = 0;
+  address->http2 = 0;
+  address->proxy_protocol = 0;
+  c->listening->handler(c);
+  *address = kept;
+}
+
+void set_variable(ngx_http_request_t* r, ngx_int_t index, const ngx_str_t& value) noexcept {
+  ngx_http_variable_value_t& variable = r->variables[index];
+  variable.data = value.data;
+  variable.len = static_cast<unsigned>(value.len) & 0x0fffffff;
+  variable.valid = 1;
+  variable.no_cacheable = 0;
+  variable.not_found = 0;
+}
+
+// A refresh is nobody's visit, and its origin must not notice that its TLS was left out.
+ngx_int_t on_request(ngx_http_request_t* r) noexcept {
+  const Refresh* refresh = refresh_of(r->connection);
+  if (refresh != nullptr) {
+    r->logged = 1;
+    if (refresh->tls) {
+      set_variable(r, scheme_variable, text("https"));
+      set_variable(r, https_variable, text("on"));
+    }
+  }
+  return NGX_DECLINED;
+}
+
+}  // namespace
+
+Refresh* refresh_of(const ngx_connection_t* c) noexcept {
+  for (ngx_pool_cleanup_t* cleanup = c->pool->cleanup; cleanup != nullptr;
+       cleanup = cleanup->next) {
+    if (cleanup->handler == close_peer) {
+      return static_cast<Refresh*>(cleanup->data);
+    }
+  }
+  return nullptr;
+}
+
+void start_refresh(ngx_http_request_t* r, const ngx_str_t& target) noexcept {
+  ngx_connection_t* from = r->connection;
+  int pair[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0) {
+    ngx_log_error(NGX_LOG_WARN, from->log, ngx_errno,
+                  "mcs: a stale response stays stale: no socket to renew it through");
+    return;
+  }
+  ngx_connection_t* c = ngx_get_connection(pair[0], from->log);
+  if (c == nullptr) {
+    close(pair[0]);
+    close(pair[1]);
+    return;
+  }
+  ngx_pool_cleanup_t* cleanup = nullptr;
+  if (dress(c, from) && write_request(r, target, pair[1])) {
+    cleanup = ngx_pool_cleanup_add(c->pool, sizeof(Refresh));
+  }
+  if (cleanup == nullptr) {
+    if (c->pool != nullptr) {
+      ngx_destroy_pool(c->pool);
+    }
+    ngx_close_connection(c);
+    close(pair[1]);
+    return;
+  }
+  auto* refresh = static_cast<Refresh*>(cleanup->data);
+  const Refresh* outer = refresh_of(from);
+  refresh->peer = pair[1];
+  refresh->tls = outer != nullptr ? outer->tls : from->ssl != nullptr;
+  cleanup->handler = close_peer;
+#if (NGX_STAT_STUB)
+  (void)ngx_atomic_fetch_add(ngx_stat_active, 1);
+#endif
+  accept_plain(c, r->http_connection->addr_conf);
+}
+
+ngx_int_t add_refresh_handler(ngx_conf_t* cf) noexcept {
+  ngx_str_t scheme = text("scheme");
+  ngx_str_t https = text("https");
+  scheme_variable = ngx_http_get_variable_index(cf, &scheme);
+  https_variable = ngx_http_get_variable_index(cf, &https);
+  auto* core = static_cast<ngx_http_core_main_conf_t*>(
+      ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module));
+  auto* handler = static_cast<ngx_http_handler_pt*>(
+      ngx_array_push(&core->phases[NGX_HTTP_POST_READ_PHASE].handlers));
+  if (scheme_variable == NGX_ERROR || https_variable == NGX_ERROR || handler == nullptr) {
+    return NGX_ERROR;
+  }
+  *handler = on_request;
+  return NGX_OK;
+}
+
+}  // namespace mcs::nginx

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bodies from the cache: as they lie in memory, or piece by piece through private memory.
+#include <unistd.h>
+
+#include "ngx_mcs_module/module.h"
+
+namespace mcs::nginx {
+
+// A body that is pinned until the request ends, or one that is still arriving.
+struct Sending {
+  mcs_response response;
+  mcs_transaction* following;  // nullptr: the body is response's
+  uint64_t copied;             // bytes of it that went into buffer
+  bool ended;                  // buffer holds the last of it
+  ngx_buf_t* buffer;           // private memory, for what shared memory must not reach
+};
+
+namespace {
+
+constexpr size_t kCopySize = 65536;
+constexpr size_t kFollowSize = 32768;
+// A client that takes everything at once must not keep the worker from all others.
+constexpr int kPiecesInTurn = 32;
+
+enum class Piece { kThere, kLater, kBroken };
+
+void send_pieces(ngx_http_request_t* r) noexcept;
+
+void release_pinned(void* data) noexcept {
+  if (joined_process != nullptr) {
+    mcs_response_release(joined_process, &static_cast<Sending*>(data)->response);
+  }
+}
+
+// The client is slow, or it was others' turn: go on when it can be written to again.
+void await_client(ngx_http_request_t* r) noexcept {
+  auto* core = static_cast<ngx_http_core_loc_conf_t*>(
+      ngx_http_get_module_loc_conf(r->main, ngx_http_core_module));
+  ngx_event_t* writing = r->connection->write;
+  if (!writing->delayed) {
+    ngx_add_timer(writing, core->send_timeout);
+  }
+  if (ngx_handle_write_event(writing, core->send_lowat) != NGX_OK) {
+    ngx_http_finalize_request(r, NGX_ERROR);
+  }
+}
+
+void fill_buffer(ngx_buf_t& buffer, size_t size, bool last) noexcept {
+  u_char* const start = buffer.start;
+  u_char* const end = buffer.end;
+  buffer = {};
+  buffer.start = buffer.pos = start;
+  buffer.end = end;
+  buffer.last = start + size;
+  buffer.temporary = size > 0;
+  buffer.flush = 1;
+  buffer.last_buf = last;
+  buffer.last_in_chain = last;
+}
+
+Piece copy_pinned(ngx_http_request_t* r, Sending& sending) noexcept {
+  ngx_buf_t& buffer = *sending.buffer;
+  const size_t size = ngx_min(kCopySize, sending.response.body_length - sending.copied);
+  if (!mcs_response_read(joined_process, &sending.response, sending.copied, buffer.start, size)) {
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                  "mcs: memory of the cache was lost while a response was sent from it");
+    return Piece::kBroken;
+  }
+  sending.copied += size;
+  sending.ended = sending.copied == sending.response.body_length;
+  fill_buffer(buffer, size, sending.ended);
+  return Piece::kThere;
+}
+
+void on_progress(ngx_http_request_t* r, RequestContext* /*context*/, bool /*timed_out*/) noexcept {
+  send_pieces(r);
+}
+
+// The fill that was followed is gone: another one of the same body, by whomever, will do.
+Piece look_for_another(ngx_http_request_t* r, Sending& sending) noexcept {
+  mcs_response response;
+  switch (mcs_follow_retry(sending.following, &response)) {
+    case MCS_FOLLOW:
+      return Piece::kThere;
+    case MCS_WAIT:
+      if (response.refresh) {
+        start_refresh(r, r->unparsed_uri);
+      }
+      return begin_waiting(request_context(r), response.wait_ms, on_progress) == NGX_OK
+                 ? Piece::kLater
+                 : Piece::kBroken;
+    default:
+      ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                    "mcs: the response that others were receiving as well broke off");
+      return Piece::kBroken;
+  }
+}
+
+Piece read_following(ngx_http_request_t* r, Sending& sending) noexcept {
+  ngx_buf_t& buffer = *sending.buffer;
+  for (;;) {
+    size_t got = 0;
+    switch (mcs_follow_read(sending.following, buffer.start,
+                            static_cast<size_t>(buffer.end - buffer.start), &got)) {
+      case MCS_FOLLOW_DATA:
+        fill_buffer(buffer, got, false);
+        return Piece::kThere;
+      case MCS_FOLLOW_END:
+        sending.ended = true;
+        fill_buffer(buffer, 0, true);
+        return Piece::kThere;
+      case MCS_FOLLOW_WAIT:
+        return begin_waiting(request_context(r), 0, on_progress) == NGX_OK ? Piece::kLater
+                                                                           : Piece::kBroken;
+      case MCS_FOLLOW_BROKEN: {
+        const Piece other = look_for_another(r, sending);
+        if (other != Piece::kThere) {
+          return other;
+        }
+      }
+    }
+  }
+}
+
+// Nothing to send at present, but perhaps something that was not taken yet.
+void await_fill(ngx_http_request_t* r) noexcept {
+  ngx_event_t* writing = r->connection->write;
+  if (ngx_http_output_filter(r, nullptr) == NGX_ERROR) {
+    ngx_http_finalize_request(r, NGX_ERROR);
+  } else if (r->buffered || r->connection->buffered) {
+    await_client(r);
+  } else if (writing->timer_set && !writing->delayed) {
+    ngx_del_timer(writing);
+  }
+}
+
+// Sends the next piece when the one before it is gone.
+void send_pieces(ngx_http_request_t* r) noexcept {
+  Sending& sending = *request_context(r)->sending;
+  ngx_buf_t& buffer = *sending.buffer;
+  for (int turn = 0; turn < kPiecesInTurn; ++turn) {
+    ngx_chain_t link = {&buffer, nullptr};
+    ngx_chain_t* out = nullptr;
+    if (buffer.pos == buffer.last && !sending.ended) {
+      switch (sending.following == nullptr ? copy_pinned(r, sending) : read_following(r, sending)) {
+        case Piece::kThere:
+          out = &link;
+          break;
+        case Piece::kLater:
+          await_fill(r);
+          return;
+        case Piece::kBroken:
+          ngx_http_finalize_request(r, NGX_ERROR);
+          return;
+      }
+    }
+    const ngx_int_t rc = ngx_http_output_filter(r, out);
+    if (rc == NGX_ERROR || sending.ended) {
+      ngx_http_finalize_request(r, rc);
+      return;
+    }
+    if (buffer.pos != buffer.last) {
+      await_client(r);
+      return;
+    }
+  }
+  ngx_post_event(r->connection->write, &ngx_posted_next_events);
+  await_client(r);
+}
+
+void continue_sending(ngx_http_request_t* r) noexcept {
+  ngx_event_t* writing = r->connection->write;
+  if (writing->timedout) {
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, NGX_ETIMEDOUT, "client timed out");
+    r->connection->timedout = 1;
+    ngx_http_finalize_request(r, NGX_HTTP_REQUEST_TIME_OUT);
+  } else if (writing->delayed) {
+    await_client(r);
+  } else {
+    send_pieces(r);
+  }
+}
+
+ngx_int_t start_pieces(ngx_http_request_t* r, Sending* sending, size_t size) noexcept {
+  sending->buffer = ngx_create_temp_buf(r->pool, size);
+  if (sending->buffer == nullptr) {
+    return NGX_ERROR;
+  }
+  r->main->count++;
+  r->read_event_handler =
+      r->discard_body ? ngx_http_discarded_request_body_handler : ngx_http_test_reading;
+  r->write_event_handler = continue_sending;
+  send_pieces(r);
+  return NGX_DONE;
+}
+
+// One buffer for each piece of the body; nullptr: no memory.
+ngx_chain_t* make_chain(ngx_http_request_t* r, const ngx_str_t& path,
+                        const mcs_response& response) noexcept {
+  const size_t count = response.file_fd < 0 && response.body_count > 1 ? response.body_count : 1;
+  auto* buffers = static_cast<ngx_buf_t*>(
+      ngx_pcalloc(r->pool, count * (sizeof(ngx_buf_t) + sizeof(ngx_chain_t))));
+  if (buffers == nullptr) {
+    return nullptr;
+  }
+  auto* links = reinterpret_cast<ngx_chain_t*>(buffers + count);
+  for (size_t i = 0; i < count; ++i) {
+    links[i] = {&buffers[i], i + 1 < count ? &links[i + 1] : nullptr};
+    if (response.file_fd < 0 && response.body_length > 0) {
+      const iovec& piece = response.body[i];
+      buffers[i].pos = static_cast<u_char*>(piece.iov_base);
+      buffers[i].last = buffers[i].pos + piece.iov_len;
+      buffers[i].memory = 1;
+    }
+  }
+  buffers[count - 1].last_buf = r == r->main;
+  buffers[count - 1].last_in_chain = 1;
+  if (response.file_fd >= 0) {
+    auto* file = static_cast<ngx_file_t*>(ngx_pcalloc(r->pool, sizeof(ngx_file_t)));
+    if (file == nullptr) {
+      return nullptr;
+    }
+    file->fd = response.file_fd;
+    file->name = path;
+    file->log = r->connection->log;
+    buffers->file = file;
+    buffers->file_last = static_cast<off_t>(response.body_length);
+    buffers->in_file = response.body_length > 0;
+  }
+  return links;
+}
+
+}  // namespace
+
+bool wants_body(const ngx_http_request_t* r) noexcept {
+  return r->method != NGX_HTTP_HEAD && !r->header_only;
+}
+
+bool must_copy(const ngx_http_request_t* r) noexcept {
+  return r->connection->ssl != nullptr || r->main_filter_need_in_memory ||
+         r->filter_need_in_memory || r->filter_need_temporary;
+}
+
+ngx_int_t keep_until_end(ngx_http_request_t* r, RequestContext* context, const ngx_str_t& path,
+                         mcs_response* response) noexcept {
+  if (response->file_fd >= 0) {
+    ngx_pool_cleanup_t* cleanup = ngx_pool_cleanup_add(r->pool, sizeof(ngx_pool_cleanup_file_t));
+    if (cleanup == nullptr) {
+      close(response->file_fd);
+      return NGX_ERROR;
+    }
+    cleanup->handler = ngx_pool_cleanup_file;
+    auto* file = static_cast<ngx_pool_cleanup_file_t*>(cleanup->data);
+    file->fd = response->file_fd;
+    file->name = path.data;
+    file->log = r->pool->log;
+  }
+  if (response->body_pinned) {
+    ngx_pool_cleanup_t* cleanup = ngx_pool_cleanup_add(r->pool, sizeof(Sending));
+    if (cleanup == nullptr) {
+      mcs_response_release(joined_process, response);
+      return NGX_ERROR;
+    }
+    cleanup->handler = release_pinned;
+    context->sending = static_cast<Sending*>(cleanup->data);
+    *context->sending = {*response, nullptr, 0, false, nullptr};
+  }
+  return NGX_OK;
+}
+
+ngx_int_t send_body(ngx_http_request_t* r, RequestContext* context, const ngx_str_t& path,
+                    const mcs_response& response) noexcept {
+  if (response.body_pinned && must_copy(r)) {
+    return start_pieces(r, context->sending, ngx_min(kCopySize, response.body_length));
+  }
+  ngx_chain_t* body = make_chain(r, path, response);
+  return body == nullptr ? NGX_ERROR : ngx_http_output_filter(r, body);
+}
+
+ngx_int_t send_following(ngx_http_request_t* r, RequestContext* context,
+                         mcs_transaction* transaction) noexcept {
+  context->sending = static_cast<Sending*>(ngx_pcalloc(r->pool, sizeof(Sending)));
+  if (context->sending == nullptr) {
+    return NGX_ERROR;
+  }
+  context->sending->following = transaction;
+  return start_pieces(r, context->sending, kFollowSize);
+}
+
+}  // namespace mcs::nginx
