@@ -112,6 +112,8 @@ apr_pool_t* response_pool(request_rec* r) noexcept;
 // ------------------------------------------------------------------ static_files.cc
 
 int serve_static_file(request_rec* r) noexcept;
+// The path in the key of the file that the request is mapped to.
+mcs_str file_key(request_rec* r, const KeyBase& key_base) noexcept;
 
 // ------------------------------------------------------------------ exchange.cc
 

@@ -155,6 +155,30 @@ int answer(Exchange& x, mcs_response& reply) noexcept {
   return result_of(r, send_reply(r, filters_after_the_cache(r), x.process, reply));
 }
 
+// A PURGE that was allowed, of a target that is a file here: files have keys of their own.
+void purge_file(request_rec* r, const Site& site, mcs_process* process,
+                mcs_response& reply) noexcept {
+  mcs_purge_request purge{};
+  purge.kind = MCS_PURGE_KEY;
+  purge.local_files = 1;
+  purge.policy = site.files;
+  purge.pattern = file_key(r, *site.key_base);
+  uint64_t purged = 0;
+  char error[256] = "";
+  {
+    CallGuard guard;
+    if (mcs_purge(process, &purge, &purged, error, sizeof error) != MCS_OK) {
+      ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "PURGE of %s: %s", r->filename, error);
+    }
+  }
+  char* text = apr_psprintf(r->pool, "purged %" APR_UINT64_T_FMT "\n", purged);
+  auto* body = static_cast<iovec*>(apr_palloc(r->pool, sizeof(iovec)));
+  *body = {text, strlen(text)};
+  reply.body = body;
+  reply.body_count = 1;
+  reply.body_length = body->iov_len;
+}
+
 // ------------------------------------------------------------------ from another's fill
 
 mcs_outcome retry_following(Exchange& x) noexcept {
@@ -326,6 +350,9 @@ int serve_response(request_rec* r) noexcept {
   switch (outcome) {
     case MCS_RESPONSE:
       if (reply.refresh) start_refresh(r);
+      if (reply.status == HTTP_OK && is_for_default_handler(r) && r->finfo.filetype == APR_REG) {
+        purge_file(r, *site, process, reply);
+      }
       return answer(x, reply);
     case MCS_FOLLOW:
       return follow(x, reply);

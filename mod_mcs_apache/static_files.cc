@@ -19,18 +19,6 @@ namespace {
 
 constexpr unsigned kContentMd5On = 1;  // core_dir_config::content_md5; httpd's name is private
 
-// The key's path: the file's path below the key base's document root. A file from elsewhere (Alias,
-// UserDir, VirtualDocumentRoot, …) has its whole path after a second slash, which no path below a
-// document root starts with, so that the two can never be taken for each other.
-mcs_str key_path(request_rec* r, const KeyBase& key_base) noexcept {
-  const size_t size = key_base.root != nullptr ? strlen(key_base.root) : 0;
-  const char* path = r->filename + size;
-  if (key_base.root == nullptr || strncmp(r->filename, key_base.root, size) != 0 || *path != '/') {
-    path = apr_pstrcat(r->pool, "/", r->filename, nullptr);
-  }
-  return {path, strlen(path)};
-}
-
 bool is_for_the_cache(request_rec* r, const core_dir_config* core) noexcept {
   if (r->method_number != M_GET || r->finfo.filetype != APR_REG || r->filename == nullptr) {
     return false;
@@ -83,6 +71,18 @@ int send(request_rec* r, apr_bucket_brigade* brigade, const bool* body_failed) n
 
 }  // namespace
 
+// The key's path: the file's path below the key base's document root. A file from elsewhere (Alias,
+// UserDir, VirtualDocumentRoot, …) has its whole path after a second slash, which no path below a
+// document root starts with, so that the two can never be taken for each other.
+mcs_str file_key(request_rec* r, const KeyBase& key_base) noexcept {
+  const size_t size = key_base.root != nullptr ? strlen(key_base.root) : 0;
+  const char* path = r->filename + size;
+  if (key_base.root == nullptr || strncmp(r->filename, key_base.root, size) != 0 || *path != '/') {
+    path = apr_pstrcat(r->pool, "/", r->filename, nullptr);
+  }
+  return {path, strlen(path)};
+}
+
 int serve_static_file(request_rec* r) noexcept {
   const Site* site = site_of(r);
   if (site == nullptr) return DECLINED;
@@ -97,7 +97,7 @@ int serve_static_file(request_rec* r) noexcept {
 
   mcs_static_request request{};
   request.policy = site->files;
-  request.path = key_path(r, *site->key_base);
+  request.path = file_key(r, *site->key_base);
   request.file = r->filename;
   request.head = r->header_only;
   request.last_try = 0;
