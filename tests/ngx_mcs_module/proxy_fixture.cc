@@ -30,8 +30,9 @@ OriginAnswer NginxProxyTest::fresh(const std::string& body, int max_age) {
 RawConnection NginxProxyTest::open_get(const std::string& path, const std::string& fields) {
   auto connection = RawConnection::open(server_.port());
   EXPECT_TRUE(connection);
-  EXPECT_TRUE(
-      connection->send("GET " + path + " HTTP/1.1\r\nHost: localhost\r\n" + fields + "\r\n"));
+  // As HttpClient names it, so that the key is the same.
+  EXPECT_TRUE(connection->send(fmt::format("GET {} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n{}\r\n", path,
+                                           server_.port(), fields)));
   return std::move(*connection);
 }
 
