@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <xxhash.h>
-
 #include <algorithm>
 #include <bit>
 
+#include "libglobalcache/cache/checksum.h"
 #include "libglobalcache/cache/global_cache.h"
 
 namespace mcs::cache {
@@ -20,12 +19,6 @@ constexpr std::uint64_t kLeastGrowth = 8 * 1024;
 constexpr std::uint64_t kMostGrowth = kGroupBytes;
 
 }  // namespace
-
-struct Fill::BodySum {
-  XXH3_state_t state;
-};
-
-void Fill::BodySumDelete::operator()(BodySum* sum) const { delete sum; }
 
 Fill& Fill::operator=(Fill&& other) noexcept {
   if (this != &other) {
@@ -66,7 +59,7 @@ void Fill::set_head(std::span<const std::byte> head, std::optional<std::uint64_t
   stage_.insert(stage_.end(), head.begin(), head.end());
   head_.assign(head.begin(), head.end());
   head_bytes_ = static_cast<std::uint32_t>(head.size());
-  head_sum_ = static_cast<std::uint32_t>(XXH3_64bits(stage_.data(), stage_.size()));
+  head_sum_ = static_cast<std::uint32_t>(checksum(stage_));
   expected_ = body_bytes;
   head_set_ = true;
 }
@@ -80,7 +73,7 @@ Append Fill::append(std::span<const std::byte> bytes) {
     return Append::kOk;
   }
   if (const Append answer = flush(); answer != Append::kOk) return answer;
-  XXH3_64bits_update(&body_sum_->state, bytes.data(), bytes.size());
+  body_sum_->update(bytes);
   const Append answer = write(bytes);
   // Counted only now: what is counted may be shown to followers.
   if (answer == Append::kOk) body_bytes_ += bytes.size();
@@ -90,10 +83,9 @@ Append Fill::append(std::span<const std::byte> bytes) {
 Append Fill::flush() {
   if (failed_ || !head_set_) return Append::kFailed;
   if (!body_sum_) {
-    body_sum_.reset(new BodySum);
-    XXH3_64bits_reset(&body_sum_->state);
+    body_sum_ = std::make_unique<Checksum>();
     const std::size_t head = key_.size() + head_bytes_;
-    XXH3_64bits_update(&body_sum_->state, stage_.data() + head, stage_.size() - head);
+    body_sum_->update(std::span(stage_).subspan(head));
   }
   Append answer = Append::kOk;
   if (!stage_.empty()) {
@@ -167,11 +159,11 @@ bool Fill::commit(std::int64_t checked_ms) {
   std::uint64_t body_sum = 0;
   const std::size_t head = key_.size() + head_bytes_;
   if (!body_sum_ && head_set_ && !failed_) {
-    body_sum = XXH3_64bits(stage_.data() + head, stage_.size() - head);
+    body_sum = checksum(std::span(stage_).subspan(head));
     if (write(stage_) != Append::kOk) failed_ = true;
   } else if (body_sum_) {
     if (!stage_.empty()) flush();
-    body_sum = XXH3_64bits_digest(&body_sum_->state);
+    body_sum = body_sum_->value();
   }
   const bool complete = !expected_ || *expected_ == body_bytes_;
   if (failed_ || !head_set_ || !complete) {

@@ -5,8 +5,8 @@
 // ledger names them.
 #include <algorithm>
 #include <bit>
-#include <xxhash.h>
 
+#include "libglobalcache/cache/checksum.h"
 #include "libglobalcache/cache/global_cache.h"
 
 namespace mcs::cache {
@@ -78,7 +78,7 @@ Following GlobalCache::follow(Link filling, Follow& follow) {
   }
   follow.head_copy.resize(bytes);
   if (!copy_stream(follow.extents, 0, follow.head_copy.data(), bytes) ||
-      static_cast<std::uint32_t>(XXH3_64bits(follow.head_copy.data(), bytes)) != fields.head_sum) {
+      static_cast<std::uint32_t>(checksum(follow.head_copy)) != fields.head_sum) {
     return give_up(Following::kBroken);
   }
   follow.link = filling;

@@ -71,7 +71,7 @@ bool GlobalCache::read_head(const SealedFields& fields, const std::vector<Extent
   if (bytes > kMaxHead) return false;
   out.resize(bytes);
   return copy_stream(extents, 0, out.data(), bytes) &&
-         static_cast<std::uint32_t>(XXH3_64bits(out.data(), bytes)) == fields.head_sum;
+         static_cast<std::uint32_t>(checksum(out)) == fields.head_sum;
 }
 
 // Pins and checks one candidate. False: not the entry that is looked for; `outcome` says more.
@@ -167,20 +167,20 @@ bool GlobalCache::read_body(const Hit& hit, std::uint64_t offset, void* to, std:
 
 bool GlobalCache::read_verified(const Hit& hit, void* to) const {
   const std::size_t n = hit.fields.body_bytes;
-  return read_body(hit, 0, to, n) && XXH3_64bits(to, n) == hit.fields.body_sum;
+  return read_body(hit, 0, to, n) &&
+         checksum({static_cast<const std::byte*>(to), n}) == hit.fields.body_sum;
 }
 
 bool GlobalCache::verify_body(const Hit& hit) const {
-  XXH3_state_t state;
-  XXH3_64bits_reset(&state);
+  Checksum sum;
   std::array<std::byte, 32768> buffer;
   for (std::uint64_t at = 0; at < hit.fields.body_bytes;) {
     const std::size_t n = std::min<std::uint64_t>(buffer.size(), hit.fields.body_bytes - at);
     if (!read_body(hit, at, buffer.data(), n)) return false;
-    XXH3_64bits_update(&state, buffer.data(), n);
+    sum.update(std::span(buffer).first(n));
     at += n;
   }
-  return XXH3_64bits_digest(&state) == hit.fields.body_sum;
+  return sum.value() == hit.fields.body_sum;
 }
 
 void GlobalCache::body_pieces(const Hit& hit,

@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "libglobalcache/cache/checksum.h"
 #include "libglobalcache/cache/index.h"
 #include "libglobalcache/cache/memory.h"
 #include "libglobalcache/cache/pins.h"
@@ -130,11 +131,7 @@ class Fill {
   std::vector<Extent> extents_;
   std::vector<std::byte> stage_;
   std::vector<std::byte> head_;
-  struct BodySum;
-  struct BodySumDelete {
-    void operator()(BodySum* sum) const;
-  };
-  std::unique_ptr<BodySum, BodySumDelete> body_sum_;
+  std::unique_ptr<Checksum> body_sum_;  // once the body does not fit into stage_
   bool head_set_ = false;
   bool head_shown_ = false;
   bool failed_ = false;

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "libglobalcache/cache/inspect.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <bit>
 #include <cstring>
 
 #include "gsm-emu/fault.h"
+#include "libglobalcache/cache/checksum.h"
 
 namespace mcs::cache {
 
@@ -314,7 +313,7 @@ std::optional<SealedEntry> View::sealed(std::uint32_t segment, std::uint64_t ind
   }
   entry.head.resize(bytes);
   if (!copy_stream(entry.extents, 0, entry.head.data(), bytes) ||
-      static_cast<std::uint32_t>(XXH3_64bits(entry.head.data(), bytes)) != entry.fields.head_sum ||
+      static_cast<std::uint32_t>(checksum(entry.head)) != entry.fields.head_sum ||
       !still_sealed(entry.link)) {
     return std::nullopt;
   }

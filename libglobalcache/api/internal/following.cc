@@ -33,7 +33,7 @@ void begin_following(Transaction& t, std::uint64_t from, std::uint64_t end) {
   t.following = true;
   t.follow_from = t.follow_at = from;
   t.follow_end = end;
-  XXH3_64bits_reset(&t.follow_sum);
+  t.follow_sum.reset();
   t.follow_head.assign(t.follow.head().begin(), t.follow.head().end());
 }
 
@@ -55,17 +55,15 @@ Prefix compare_prefix(Transaction& t) {
   if (bytes < t.follow_at) {
     return state == Following::kComplete ? Prefix::kDifferent : Prefix::kNotYet;
   }
-  XXH3_state_t sum;
-  XXH3_64bits_reset(&sum);
+  cache::Checksum sum;
   std::vector<std::byte> buffer(kHashChunk);
   for (std::uint64_t at = t.follow_from; at < t.follow_at;) {
     const std::size_t n = std::min<std::uint64_t>(buffer.size(), t.follow_at - at);
     if (!t.cache().follow_read(t.follow, at, buffer.data(), n)) return Prefix::kDifferent;
-    XXH3_64bits_update(&sum, buffer.data(), n);
+    sum.update(std::span(buffer).first(n));
     at += n;
   }
-  return XXH3_64bits_digest(&sum) == XXH3_64bits_digest(&t.follow_sum) ? Prefix::kSame
-                                                                       : Prefix::kDifferent;
+  return sum.value() == t.follow_sum.value() ? Prefix::kSame : Prefix::kDifferent;
 }
 
 // Wait for more of the fill `link`. False: there is more already, look again.
@@ -86,7 +84,7 @@ std::uint32_t lock_timeout_ms(const Transaction& t) {
 // The end of the body has been read: it counts only if the whole of it is what was stored.
 bool ends_well(Transaction& t) {
   if (t.follow_from != 0 || t.follow_end != kUnknownBody) return true;
-  return XXH3_64bits_digest(&t.follow_sum) == t.cache().follow_sum(t.follow);
+  return t.follow_sum.value() == t.cache().follow_sum(t.follow);
 }
 
 mcs_follow read(Transaction& t, void* to, std::size_t size, std::size_t& got) {
@@ -99,7 +97,7 @@ mcs_follow read(Transaction& t, void* to, std::size_t size, std::size_t& got) {
     if (t.follow_at < end) {
       got = std::min<std::uint64_t>(size, end - t.follow_at);
       if (!t.cache().follow_read(t.follow, t.follow_at, to, got)) return MCS_FOLLOW_BROKEN;
-      XXH3_64bits_update(&t.follow_sum, to, got);
+      t.follow_sum.update({static_cast<const std::byte*>(to), got});
       t.follow_at += got;
       // Before the last bytes are given out: a promised length must not be fulfilled with wrong ones.
       if (complete && t.follow_at == bytes && !ends_well(t)) return MCS_FOLLOW_BROKEN;

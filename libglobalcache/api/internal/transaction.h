@@ -11,11 +11,10 @@
 #include <string>
 #include <vector>
 
-#include <xxhash.h>
-
 #include "libglobalcache/api/internal/entry.h"
 #include "libglobalcache/api/process.h"
 #include "libglobalcache/api/purge.h"
+#include "libglobalcache/cache/checksum.h"
 #include "libglobalcache/cache/global_cache.h"
 #include "libglobalcache/globalcache.h"
 #include "libglobalcache/http/cache_control.h"
@@ -99,7 +98,7 @@ struct mcs_transaction {
   std::uint64_t follow_at = 0;   // next byte of the representation to read
   std::uint64_t follow_from = 0;  // first one that was read
   std::uint64_t follow_end = 0;   // one past the last to be sent; kUnknownBody: all there is
-  XXH3_state_t follow_sum;        // over what was read
+  mcs::cache::Checksum follow_sum;  // over what was read
   std::vector<std::byte> follow_head;  // of the fill whose fields were sent
   std::uint64_t follow_until_ns = 0;   // when looking for another fill ends; 0: not begun
 

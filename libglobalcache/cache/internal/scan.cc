@@ -2,11 +2,12 @@
 #include "libglobalcache/cache/internal/scan.h"
 
 #include <fmt/format.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <bit>
 #include <cstring>
+
+#include "libglobalcache/cache/checksum.h"
 
 namespace mcs::cache {
 
@@ -553,22 +554,21 @@ std::string Scan::flaw_of(const Descriptor& d, Link link) {
   }
   buffer_.resize(std::max<std::size_t>(head, 65536));
   if (!view_.copy_stream(extents, 0, buffer_.data(), head)) return "its memory does not answer";
-  if (static_cast<std::uint32_t>(XXH3_64bits(buffer_.data(), head)) != fields.head_sum) {
+  if (static_cast<std::uint32_t>(checksum(std::span(buffer_).first(head))) != fields.head_sum) {
     return "its key and head fail their checksum";
   }
   if (!options_.bodies) return {};
-  XXH3_state_t state;
-  XXH3_64bits_reset(&state);
+  Checksum sum;
   for (std::uint64_t at = 0; at < fields.body_bytes;) {
     const std::size_t n = std::min<std::uint64_t>(buffer_.size(), fields.body_bytes - at);
     if (!view_.copy_stream(extents, head + at, buffer_.data(), n)) {
       return "its memory does not answer";
     }
-    XXH3_64bits_update(&state, buffer_.data(), n);
+    sum.update(std::span(buffer_).first(n));
     at += n;
   }
   ++counts.checked_bodies;
-  return XXH3_64bits_digest(&state) == fields.body_sum ? "" : "its body fails its checksum";
+  return sum.value() == fields.body_sum ? "" : "its body fails its checksum";
 }
 
 void Scan::check_overflows() {
