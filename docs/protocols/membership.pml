@@ -3,10 +3,11 @@
  * SlotControl and StatTotals: libglobalcache/runtime/{layout.h,instance.cc,agent.cc}.
  *
  *   join      liveness byte; CAS state (FREE, n) -> (JOINING, n + 1)
- *             no slot is FREE: byte of a dead one; CAS recoverer 0 or dead -> the id I shall have;
- *             look again; state = (DEAD, n); repair its locks; cells = 0 if they were folded (`folded`
- *             is n, or the active copy's last_folded is (DEAD, n)); CAS state -> (JOINING, n + 1).
- *             What else (DEAD, n) held is named in the slot and now mine, unfolded cells too.
+ *   inherit   no slot is FREE: byte of a dead one; CAS recoverer 0 or dead -> the dead one's own id;
+ *             look again; state = (DEAD, n); repair its locks; fold, all under the dead one's name;
+ *             if the totals' lock was not to be had: cells = 0 if they were folded already (the active
+ *             copy's last_folded, then `folded`), or else they count on as mine;
+ *             CAS state -> (JOINING, n + 1); CAS recoverer -> 0
  *   activate  CAS (JOINING, n) -> (ACTIVE, n)
  *   leave     CAS (ACTIVE, n) -> (LEAVING, n); fold; CAS -> (FREE, n); drop the byte
  *   recover   not FREE and byte not held, or the exit of exactly this incarnation seen;
@@ -27,6 +28,8 @@
  *   BUG_ANY_EXIT      an exit that was seen is believed of whoever has the slot now
  *   BUG_FOLD_TWICE    who repairs the totals lock only unlocks it: a fold that had become active, but
  *                     was not noted in `folded`, is done again
+ *   BUG_COUNT_ON      the heir of a slot that could not fold its cells does not ask whether somebody
+ *                     had folded them
  *   BUG_FREE_ONLY     join takes FREE slots only: if all were left by processes that died together,
  *                     nobody can ever join, and so nobody recovers them
  */
@@ -175,10 +178,10 @@ proctype Process(byte me) {
     STEP(done = (state[d] != FREE && byte_held[d] == 0); if :: done -> byte_held[d] = me :: else fi);
     if
     :: done ->
-      STEP(dn = incarnation[d]; seen = recoverer[d]; done = recoverer_gone(d, seen) || seen == id(d, dn + 1));
+      STEP(dn = incarnation[d]; seen = recoverer[d]; done = recoverer_gone(d, seen) || seen == id(d, dn));
       if
       :: done ->
-        STEP(done = (recoverer[d] == seen); if :: done -> recoverer[d] = id(d, dn + 1) :: else fi)
+        STEP(done = (recoverer[d] == seen); if :: done -> recoverer[d] = id(d, dn) :: else fi)
       :: else
       fi;
       if
@@ -188,13 +191,17 @@ proctype Process(byte me) {
         if
         :: done ->
           repair_locks();
-          /* Folded already, perhaps by one who died before it could note it. */
+          s = d;
+          mine = dn;
+          fold();
+#ifndef BUG_COUNT_ON
           STEP(if :: folded[d] == dn || last_folded[counts] == id(d, dn) -> cell[d] = 0 :: else fi);
+#endif
           STEP(assert(state[d] == DEAD && incarnation[d] == dn);
-               BORN(d); state[d] = JOINING; incarnation[d] = dn + 1; mine = dn + 1; s = d)
+               BORN(d); state[d] = JOINING; incarnation[d] = dn + 1; mine = dn + 1)
         :: else
         fi;
-        STEP(if :: recoverer[d] == id(d, dn + 1) -> recoverer[d] = 0 :: else fi)
+        STEP(if :: recoverer[d] == id(d, dn) -> recoverer[d] = 0 :: else fi)
       :: else
       fi;
       if
