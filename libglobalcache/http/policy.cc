@@ -347,11 +347,13 @@ Result<void> set_purge(const Call& call) {
   call.policy.purge_from.clear();
   call.policy.purge = false;
   if (call.args.size() == 1 && equals_ignore_case(call.arg(), "off")) return {};
-  for (const std::string_view arg : call.args) {
+  constexpr std::array<std::string_view, 2> kThisMachine = {"127.0.0.1", "::1"};
+  const bool on = call.args.size() == 1 && equals_ignore_case(call.arg(), "on");
+  for (const std::string_view arg : on ? Args(kThisMachine) : call.args) {
     const std::size_t slash = std::min(arg.find('/'), arg.size());
     Network network;
     if (!parse_address(arg.substr(0, slash), network)) {
-      return bad(call.name, "\"{}\" is no address; write for example 127.0.0.1 or 10.0.0.0/8", arg);
+      return bad(call.name, "\"{}\" is no address; write for example 127.0.0.1, 10.0.0.0/8, or on", arg);
     }
     const std::uint64_t most = network.is_v6 ? 128 : 32;
     const auto bits =
@@ -540,7 +542,8 @@ constexpr std::array kEntries = {
         {"status_header", "StatusHeader", "on|off|name", "the Cache-Status field (RFC 9211)", 1, 1},
         set_cache_status,
         copy<&P::send_cache_status, &P::cache_status_name>},
-    Entry{{"purge", "Purge", "address[/bits] ...|off", "who may purge with the PURGE method", 1,
+    Entry{{"purge", "Purge", "on|address[/bits] ...|off",
+           "who may purge with the PURGE method; on: this machine", 1,
            kMany},
           set_purge,
           copy<&P::purge, &P::purge_from>},

@@ -293,6 +293,10 @@ TEST(Purge, IsLimitedToAddresses) {
   EXPECT_EQ(set(policy, "purge", {"0.0.0.0/0"}), "");
   EXPECT_TRUE(purge_allowed(policy, "8.8.8.8"));
   EXPECT_FALSE(purge_allowed(policy, "::1"));
+  EXPECT_EQ(set(policy, "purge", {"on"}), "");
+  EXPECT_TRUE(purge_allowed(policy, "127.0.0.1"));
+  EXPECT_TRUE(purge_allowed(policy, "::1"));
+  EXPECT_FALSE(purge_allowed(policy, "127.0.0.2"));
   EXPECT_EQ(set(policy, "purge", {"off"}), "");
   EXPECT_FALSE(purge_allowed(policy, "8.8.8.8"));
 }
