@@ -30,8 +30,10 @@ struct Exchange {
   const Refresh* refresh;  // the request is nobody's
   ngx_int_t refused;       // kRefused: nginx's status
   bool error_page;         // r->error_page as it was before it was held back
-  ngx_uint_t
-      err_status;  // likewise r->err_status, of an error page that is served by this location
+  // Likewise the status of an error page that this location serves, and the client's HTTP version:
+  // nginx takes nonsense for HTTP/0.9.
+  ngx_uint_t err_status;
+  ngx_uint_t http_version;
   bool storing;
   bool windowed;  // only a part of the body goes to the client
   bool silent;    // none of it does
@@ -247,6 +249,7 @@ ngx_int_t forward(ngx_http_request_t* r, Exchange* x, const mcs_response& edits)
   // An error page must not come before what is stored.
   x->error_page = r->error_page;
   x->err_status = r->err_status;
+  x->http_version = r->http_version;
   r->error_page = 1;
   const ngx_int_t rc = x->handler(r);
   const ngx_http_upstream_t* u = r->upstream;
@@ -366,6 +369,18 @@ ngx_int_t send_reply_header(ngx_http_request_t* r, Exchange* x) noexcept {
   return next_header_filter(r);
 }
 
+// `reply` is sent in the place of what the handler is about to send.
+ngx_int_t replace(Exchange* x) noexcept {
+  if (x->refresh != nullptr) {
+    mcs_response_release(joined_process, &x->reply);
+    return NGX_HTTP_CLOSE;
+  }
+  x->context->status = x->reply.cache_status;
+  x->context->age = x->reply.age;
+  x->stage = Stage::kReplaced;
+  return kElsewhere;
+}
+
 // The handler gave no response: nginx is about to send its own.
 ngx_int_t on_failure(ngx_http_request_t* r, Exchange* x) noexcept {
   const ngx_http_upstream_t* u = r->upstream;
@@ -432,6 +447,18 @@ ngx_int_t send_origin_header(ngx_http_request_t* r, Exchange* x) noexcept {
   return rc;
 }
 
+// What the origin sent is no HTTP.
+ngx_int_t on_nonsense(ngx_http_request_t* r, Exchange* x) noexcept {
+  const mcs_verdict verdict = mcs_origin_failed(x->transaction, MCS_FAILED_INVALID, &x->reply);
+  end_transaction(x);
+  x->stage = Stage::kIdle;
+  if (verdict != MCS_REPLACE) {
+    return x->refresh != nullptr ? NGX_ERROR : next_header_filter(r);
+  }
+  r->http_version = x->http_version;
+  return replace(x);
+}
+
 ngx_int_t on_response(ngx_http_request_t* r, Exchange* x) noexcept {
   mcs_field* fields;
   size_t count;
@@ -451,14 +478,10 @@ ngx_int_t on_response(ngx_http_request_t* r, Exchange* x) noexcept {
         u->keepalive = !u->headers_in.connection_close;
       }
       if (verdict == MCS_REPLACE) {
-        x->context->age = x->reply.age;
         end_transaction(x);
+        return replace(x);
       }
-      x->stage = verdict == MCS_RETRY ? Stage::kRetry : Stage::kReplaced;
-      if (x->refresh != nullptr && verdict == MCS_REPLACE) {
-        mcs_response_release(joined_process, &x->reply);
-        return NGX_HTTP_CLOSE;
-      }
+      x->stage = Stage::kRetry;
       return kElsewhere;
     default:
       return send_origin_header(r, x);
@@ -482,7 +505,10 @@ ngx_int_t header_filter(ngx_http_request_t* r) noexcept {
       // An upstream that is finalized before it sent a header has none to send.
       const bool own =
           r->upstream != nullptr ? r->upstream->cleanup == nullptr : r->err_status != x->err_status;
-      return own ? on_failure(r, x) : on_response(r, x);
+      if (own) {
+        return on_failure(r, x);
+      }
+      return r->http_version == x->http_version ? on_response(r, x) : on_nonsense(r, x);
     }
     case Stage::kReplaced:
       return send_reply_header(r, x);

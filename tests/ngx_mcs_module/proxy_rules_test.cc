@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0
+// Stale responses, refreshes behind them, purging, and how the directives meet nginx's own.
+#include "tests/ngx_mcs_module/proxy_fixture.h"
+
+namespace mcs::loadtest {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+class NginxProxyRulesTest : public NginxProxyTest {
+ protected:
+  // Stale from the start; the body is the number of the request.
+  void on_numbered(const std::string& path, const std::string& cache_control) {
+    origin_.on(path, [cache_control](OriginExchange& exchange) {
+      exchange.answer(
+          {200, {"Cache-Control: " + cache_control}, std::to_string(exchange.request().number)});
+    });
+  }
+  HttpResponse purge(const std::string& path) {
+    HttpRequest request;
+    request.method = "PURGE";
+    request.url = server_.url(path);
+    return send(request);
+  }
+  // GETs until the body is `body`.
+  bool wait_for_body(const std::string& url, const std::string& body) {
+    return wait_until([&] { return get(url).body == body; }, std::chrono::seconds(10));
+  }
+};
+
+TEST_F(NginxProxyRulesTest, RefreshBehindAStaleResponse) {
+  Gate refresh;
+  origin_.on("/a", [&](OriginExchange& exchange) {
+    const OriginRequest& request = exchange.request();
+    if (request.number > 1) {
+      exchange.wait(refresh);
+    }
+    const char* freshness = request.number > 1 ? "max-age=600" : "max-age=0";
+    exchange.answer({200,
+                     {std::string("Cache-Control: stale-while-revalidate=600, ") + freshness},
+                     std::to_string(request.number)});
+  });
+  start_proxy("proxy_set_header X-Scheme $scheme;");
+  EXPECT_EQ(get("/a").cache_status(), "MISS");
+  // Several on the same connection: none of them waits for the origin.
+  EXPECT_EQ(get("/a", {"Range: bytes=0-0", "X-Own: yes"}).cache_status(), "STALE");
+  for (int i = 0; i < 3; ++i) {
+    const HttpResponse stale = get("/a");
+    EXPECT_EQ(stale.cache_status(), "UPDATING");
+    EXPECT_EQ(stale.body, "1");
+    EXPECT_FALSE(stale.new_connection);
+  }
+  ASSERT_TRUE(origin_.wait_for_requests("/a", 2));
+  refresh.open();
+  ASSERT_TRUE(wait_for_body("/a", "2"));
+  EXPECT_EQ(get("/a").cache_status(), "HIT");
+  const auto requests = origin_.requests("/a");
+  ASSERT_EQ(requests.size(), 2u);
+  EXPECT_EQ(requests[1].method, "GET");
+  EXPECT_EQ(requests[1].header("X-Own"), "yes");
+  EXPECT_EQ(requests[1].header("X-Scheme"), "http");
+  EXPECT_FALSE(requests[1].has_header("Range"));
+}
+
+TEST_F(NginxProxyRulesTest, RefreshOfWhatCameOverTls) {
+  origin_.on("/a", [](OriginExchange& exchange) {
+    const OriginRequest& request = exchange.request();
+    const char* freshness = request.number % 2 == 0 ? "max-age=600" : "max-age=0";
+    exchange.answer({200,
+                     {std::string("Cache-Control: stale-while-revalidate=600, ") + freshness},
+                     std::to_string(request.number)});
+  });
+  options().tls = true;
+  options().http2 = true;
+  options().access_log = true;
+  start_proxy("proxy_set_header X-Scheme $scheme; allow 127.0.0.1; deny all;");
+  for (const bool http2 : {false, true}) {
+    HttpRequest request;
+    request.url = server_.tls_url(http2 ? "/a?2" : "/a");
+    request.http2 = http2;
+    request.fresh_connection = true;
+    EXPECT_EQ(send(request).cache_status(), "MISS");
+    const std::string old = http2 ? "3" : "1";
+    const HttpResponse stale = send(request);
+    EXPECT_EQ(stale.http_version, http2 ? 20 : 11);
+    EXPECT_EQ(stale.cache_status(), "STALE");
+    EXPECT_EQ(stale.body, old);
+    const std::string renewed = http2 ? "4" : "2";
+    EXPECT_TRUE(
+        wait_until([&] { return send(request).body == renewed; }, std::chrono::seconds(10)));
+  }
+  for (const OriginRequest& request : origin_.requests("/a")) {
+    EXPECT_EQ(request.header("X-Scheme"), "https");
+  }
+  EXPECT_EQ(origin_.count("/a"), 4u);
+}
+
+TEST_F(NginxProxyRulesTest, StaleWhileTheOriginFails) {
+  on_numbered("/a", "max-age=0, stale-if-error=600");
+  on_numbered("/b", "max-age=0, stale-if-error=600");
+  origin_.on("/50x.html", {200, {}, "an error page"});
+  start_proxy("error_page 500 502 504 /50x.html; proxy_intercept_errors on;",
+              "location = /50x.html { proxy_pass " + origin_.url() + "; }\n");
+  EXPECT_EQ(get("/a").body, "1");
+  EXPECT_EQ(get("/b").body, "1");
+  origin_.on("/b", {500, {}, "broken"});
+  const HttpResponse instead = get("/b");
+  EXPECT_EQ(instead.status, 200);
+  EXPECT_EQ(instead.cache_status(), "STALE");
+  EXPECT_EQ(instead.body, "1");
+  // What nothing stands in for.
+  origin_.on("/c", {500, {}, "broken"});
+  const HttpResponse broken = get("/c");
+  EXPECT_EQ(broken.status, 500);
+  EXPECT_EQ(broken.body, "an error page");
+  origin_.down();
+  const HttpResponse stale = get("/a");
+  EXPECT_EQ(stale.status, 200);
+  EXPECT_EQ(stale.cache_status(), "STALE");
+  EXPECT_EQ(stale.body, "1");
+  EXPECT_EQ(get("/d").status, 502);
+  origin_.up();
+  EXPECT_EQ(get("/a").body, "2");
+}
+
+TEST_F(NginxProxyRulesTest, StaleWhenTheOriginIsSilentOrTalksNonsense) {
+  Gate never;
+  on_numbered("/a", "max-age=0, stale-if-error=600");
+  on_numbered("/b", "max-age=0, stale-if-error=600");
+  on_numbered("/c", "max-age=0, stale-if-error=600");
+  start_proxy("proxy_read_timeout 200ms;");
+  EXPECT_EQ(get("/a").body, "1");
+  EXPECT_EQ(get("/c").body, "1");
+  EXPECT_EQ(get("/b").body, "1");
+  origin_.on("/a", [&](OriginExchange& exchange) { exchange.wait(never); });
+  origin_.on("/b", [](OriginExchange& exchange) { exchange.send_raw("HTTP/1.1 what\r\n\r\n"); });
+  origin_.on("/c", [](OriginExchange& exchange) {
+    exchange.send_raw("HTTP/1.1 200 OK\r\n: nothing\r\n\r\n");
+  });
+  for (const char* path : {"/a", "/b", "/c"}) {
+    const HttpResponse stale = get(path);
+    EXPECT_EQ(stale.status, 200) << path;
+    EXPECT_EQ(stale.cache_status(), "STALE") << path;
+    EXPECT_EQ(stale.body, "1") << path;
+  }
+}
+
+TEST_F(NginxProxyRulesTest, ErrorPagesWithoutAnythingStored) {
+  start_proxy("error_page 502 @other;",
+              "location @other { return 200 \"in its place\"; }\n"
+              "location /plain { " +
+                  proxy_pass() + " }\n");
+  origin_.down();
+  const HttpResponse other = get("/a");
+  EXPECT_EQ(other.status, 502);
+  EXPECT_EQ(other.body, "in its place");
+  const HttpResponse plain = get("/plain");
+  EXPECT_EQ(plain.status, 502);
+  EXPECT_THAT(plain.body, HasSubstr("Bad Gateway"));
+  HttpRequest head;
+  head.method = "HEAD";
+  head.url = server_.url("/plain");
+  EXPECT_EQ(send(head).status, 502);
+  EXPECT_EQ(get("/plain").status, 502);  // nobody holds the key
+}
+
+TEST_F(NginxProxyRulesTest, FallbackThatIsCachedUnderTheSameKey) {
+  origin_.on("/a", {500, {}, "broken"});
+  Origin other;
+  other.on("/a", fresh("from the other"));
+  start_proxy("error_page 500 = @other; proxy_intercept_errors on;",
+              "location @other { proxy_pass " + other.url() + "; mcs_cache on;\n" +
+                  "  add_header X-Mcs-Status $mcs_cache_status; }\n");
+  const HttpResponse first = get("/a");
+  EXPECT_EQ(first.status, 200);
+  EXPECT_EQ(first.body, "from the other");
+  EXPECT_EQ(first.cache_status(), "MISS");
+  EXPECT_EQ(get("/a").cache_status(), "HIT");
+}
+
+TEST_F(NginxProxyRulesTest, InternalRedirectOfTheOrigin) {
+  origin_.on("/a", {200, {"X-Accel-Redirect: /inside/b"}, ""});
+  origin_.on("/inside/b", fresh("inside"));
+  start_proxy("", "location /inside/ { internal; " + proxy_pass() + " }\n");
+  EXPECT_EQ(get("/a").body, "inside");
+  const HttpResponse again = get("/a");
+  EXPECT_EQ(again.body, "inside");
+  EXPECT_EQ(again.cache_status(), "HIT");
+  EXPECT_EQ(origin_.count("/inside/b"), 1u);
+}
+
+TEST_F(NginxProxyRulesTest, SubrequestsAreCachedForThemselves) {
+  const std::string large = text_of_size(300'000);
+  origin_.on("/page", {200,
+                       {"Content-Type: text/html", "Cache-Control: max-age=600"},
+                       "<!--#include virtual=\"/part\" -->|<!--#include virtual=\"/large\" -->"});
+  origin_.on("/part", fresh("part"));
+  origin_.on("/large", fresh(large));
+  start_proxy("ssi on;");
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(get("/page").body == "part|" + large) << i;
+  }
+  EXPECT_EQ(origin_.count(), 3u);
+}
+
+TEST_F(NginxProxyRulesTest, AccessIsCheckedBeforeEveryHit) {
+  origin_.on("/a", fresh("secret"));
+  origin_.on("/auth", [](OriginExchange& exchange) {
+    exchange.answer({exchange.request().header("X-Pass") == "yes" ? 204 : 403, {}, ""});
+  });
+  start_proxy("auth_request /auth;",
+              "location = /auth { internal; " + proxy_pass() + " mcs_cache_valid any 60s; }\n");
+  EXPECT_EQ(get("/a", {"X-Pass: yes"}).body, "secret");
+  EXPECT_EQ(get("/a", {"X-Pass: yes"}).cache_status(), "HIT");
+  EXPECT_EQ(get("/a").status, 403);
+}
+
+TEST_F(NginxProxyRulesTest, PurgeFromAllowedAddressesOnly) {
+  on_numbered("/a", "max-age=600");
+  on_numbered("/b", "max-age=600");
+  start_proxy("mcs_cache_purge 127.0.0.1;", "location /b { " + proxy_pass() +
+                                                " mcs_cache_purge 192.0.2.1; }\n" +
+                                                "location /c { " + proxy_pass() + " }\n");
+  get_hit("/a");
+  EXPECT_EQ(purge("/a").status, 200);
+  EXPECT_EQ(get("/a").body, "2");
+  get_hit("/b");
+  EXPECT_EQ(purge("/b").status, 403);
+  EXPECT_EQ(get("/b").body, "1");
+  // Without the directive the method is the origin's.
+  origin_.on("/c", [](OriginExchange& exchange) {
+    exchange.answer({200, {}, exchange.request().method});
+  });
+  EXPECT_EQ(purge("/c").body, "PURGE");
+}
+
+TEST_F(NginxProxyRulesTest, PurgeOnMeansThisMachine) {
+  on_numbered("/a", "max-age=600");
+  start_proxy("mcs_cache_purge on;");
+  get_hit("/a");
+  EXPECT_EQ(purge("/a").status, 200);
+  EXPECT_EQ(get("/a").body, "2");
+}
+
+TEST_F(NginxProxyRulesTest, BypassNoStoreAndKey) {
+  on_numbered("/a", "max-age=600");
+  start_proxy(
+      "mcs_cache_bypass $arg_bypass; mcs_cache_no_store $arg_dont;\n"
+      "mcs_cache_key $uri-$arg_k;");
+  EXPECT_EQ(get("/a?dont=1").cache_status(), "MISS");
+  EXPECT_EQ(get("/a?k=1&x=1").body, "2");
+  const HttpResponse hit = get("/a?k=1&x=2");
+  EXPECT_EQ(hit.cache_status(), "HIT");
+  EXPECT_EQ(hit.header("X-Mcs-Key"), "/a-1");
+  const HttpResponse bypass = get("/a?k=1&bypass=1");
+  EXPECT_EQ(bypass.cache_status(), "BYPASS");
+  EXPECT_EQ(bypass.body, "3");
+  EXPECT_EQ(get("/a?k=1").body, "3");
+}
+
+TEST_F(NginxProxyRulesTest, RulesOfTheCoreAsDirectives) {
+  for (const char* path : {"/valid", "/uses", "/if"}) {
+    origin_.on(path, {200, {}, path});
+  }
+  on_numbered("/status", "max-age=600");
+  start_proxy("if ($arg_if) { mcs_cache_valid 200 60s; }",
+              "location /valid { " + proxy_pass() + " mcs_cache_valid 200 10m; }\n" +
+                  "location /uses { " + proxy_pass() +
+                  " mcs_cache_valid 10m; mcs_cache_min_uses 3; }\n" + "location /status { " +
+                  proxy_pass() + " mcs_cache_status_header on; }\n");
+  get_hit("/valid");
+  for (const char* expected : {"MISS", "MISS", "MISS", "HIT"}) {
+    EXPECT_EQ(get("/uses").cache_status(), expected);
+  }
+  get_hit("/if?if=1");
+  EXPECT_EQ(get("/if").cache_status(), "MISS");
+  EXPECT_THAT(get("/status").header("Cache-Status"), HasSubstr("fwd=uri-miss"));
+  EXPECT_THAT(get("/status").header("Cache-Status"), HasSubstr("hit"));
+}
+
+TEST_F(NginxProxyRulesTest, RewrittenRequestsHaveKeysOfTheirOwn) {
+  origin_.on("/one", fresh("one"));
+  origin_.on("/two", fresh("two"));
+  start_proxy("if ($http_x_two) { rewrite ^ /two break; } rewrite ^ /one break;");
+  EXPECT_EQ(get("/a").body, "one");
+  EXPECT_EQ(get("/a", {"X-Two: yes"}).body, "two");
+  EXPECT_EQ(get("/b").cache_status(), "HIT");
+}
+
+TEST_F(NginxProxyRulesTest, HostsAndSchemesAreApart) {
+  origin_.on("/a", [](OriginExchange& exchange) {
+    exchange.answer(fresh(exchange.request().header("X-Host")));
+  });
+  start_proxy("proxy_set_header X-Host $http_host;");
+  EXPECT_EQ(get("/a", {"Host: one.test"}).body, "one.test");
+  EXPECT_EQ(get("/a", {"Host: two.test"}).body, "two.test");
+  EXPECT_EQ(get("/a", {"Host: ONE.test"}).cache_status(), "HIT");
+}
+
+TEST_F(NginxProxyRulesTest, KeyBaseOfHttpWouldMixServers) {
+  options().http_extra = "mcs_cache_key_base all;\n";
+  options().server_extra =
+      "location / {\n" + proxy_pass() + "}\n}\n" +
+      fmt::format("server {{ listen 127.0.0.1:{};\n location / {{\n", free_port()) + proxy_pass() +
+      "}\n";
+  const auto checked = server_.check_config();
+  ASSERT_TRUE(checked);
+  EXPECT_THAT(*checked, output_has("would mix the responses"));
+}
+
+TEST_F(NginxProxyRulesTest, HandlersWithoutAnOrigin) {
+  start_proxy("", "location = /status { stub_status; mcs_cache on; }\n");
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_THAT(get("/status").body, HasSubstr("Active connections"));
+  }
+}
+
+TEST_F(NginxProxyRulesTest, UsefulWithoutTheDomain) {
+  on_numbered("/a", "max-age=600");
+  options().mcs->domain_arguments = "dir=/nonexistent";
+  start_proxy();
+  EXPECT_EQ(get("/a").body, "1");
+  EXPECT_EQ(get("/a").body, "2");
+  EXPECT_EQ(get("/a").cache_status(), "");
+}
+
+}  // namespace
+}  // namespace mcs::loadtest
