@@ -30,7 +30,8 @@ int run(const std::string& directory, const std::string& name, std::uint32_t nod
   }
   // One agent per node; a rival that came first does the work.
   if (!(*liveness)->acquire(runtime::kAgentByte + node)) return 0;
-  auto instance = runtime::Instance::join(**domain, **liveness, {node, "mcs-agent"});
+  auto instance = runtime::Instance::join(
+      **domain, **liveness, {.node = node, .server = "mcs-agent", .may_inherit = true});
   if (!instance) {
     std::fprintf(stderr, "mcs-agent: %s\n", instance.error().message.c_str());
     return 1;

@@ -21,7 +21,8 @@ Result<unsigned> recover_if_nobody_lives(Opened& opened) {
   const bool anybody = std::any_of(instances.begin(), instances.end(),
                                    [](const auto& instance) { return instance.alive; });
   if (anybody || instances.empty()) return 0U;
-  auto instance = runtime::Instance::join(*opened.domain, *opened.liveness, {0, "mcs-ctl"});
+  auto instance = runtime::Instance::join(*opened.domain, *opened.liveness,
+                                          {.server = "mcs-ctl", .may_inherit = true});
   if (!instance) return tl::unexpected(instance.error());
   cache::GlobalCache cache(*opened.domain, **instance);
   const unsigned recovered = (*instance)->recover_all("mcsctl verify");

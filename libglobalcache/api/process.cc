@@ -140,7 +140,8 @@ mcs_process* mcs_join(const mcs_domain_options* options, const mcs_callbacks* ca
   process->server_kind = static_cast<std::uint8_t>(XXH3_64bits(
       server.data(), std::min(server.find('/'), server.size())));
   auto instance = runtime::Instance::join(*process->domain, *process->liveness,
-                                          {process->config.node, server});
+                                          {.node = process->config.node, .server = server,
+                                           .may_inherit = true});
   if (!instance) {
     api::put_error(err, errlen, MCS_ERROR, instance.error().message);
     return nullptr;

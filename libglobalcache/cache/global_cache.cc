@@ -353,24 +353,42 @@ bool GlobalCache::unlink(Link link, Descriptor& d) {
   return true;
 }
 
-bool GlobalCache::retire_as(Link link, Descriptor& d, std::uint64_t expected) {
+// A limbo word that names `link`, not yet one that reclaim() looks at; -1: all are in use.
+int GlobalCache::claim_limbo(Link link) {
   int place = limbo_used_.claim();
   if (place < 0) {
     reclaim();
     place = limbo_used_.claim();
-    if (place < 0) return false;
+    if (place < 0) return -1;
   }
-  Word& limbo = area_.limbo[static_cast<std::size_t>(place)];
-  limbo.store(link.value, kRelease);
+  area_.limbo[static_cast<std::size_t>(place)].store(link.value, kRelease);
+  return place;
+}
+
+void GlobalCache::drop_limbo(int place) {
+  if (place < 0) return;
+  area_.limbo[static_cast<std::size_t>(place)].store(0, kRelease);
+  limbo_used_.give_back(place);
+}
+
+// Only the thread whose CAS made the entry ours lets reclaim() free it: another one that tried at
+// the same time still has a limbo word of its own that names the entry.
+void GlobalCache::keep_limbo(int place) {
+  if (place >= 0) limbo_ready_.take(static_cast<std::uint32_t>(place));
+}
+
+bool GlobalCache::retire_as(Link link, Descriptor& d, std::uint64_t expected) {
+  const int place = claim_limbo(link);
+  if (place < 0) return false;
   if (!d.state.compare_exchange_strong(
           expected,
           EntryWord::make(link.version(), EntryState::kRetired, instance_.slot_number() + 1),
           std::memory_order_seq_cst)) {
-    limbo.store(0, kRelease);
-    limbo_used_.give_back(place);
+    drop_limbo(place);
     return false;
   }
   unlink(link, d);
+  keep_limbo(place);
   return true;
 }
 
@@ -422,18 +440,9 @@ bool GlobalCache::set_flag(Link link, std::uint64_t flag) {
 
 // A fill that ends without an entry: ours (abort) or a dead instance's.
 void GlobalCache::retire_filling(Link link, Descriptor& d, std::uint64_t owner_plus_one) {
-  int place = limbo_used_.claim();
-  if (place < 0) {
-    reclaim();
-    place = limbo_used_.claim();
-  }
-  std::uint32_t new_owner = instance_.slot_number() + 1;
-  if (place >= 0) {
-    area_.limbo[static_cast<std::size_t>(place)].store(link.value, kRelease);
-  } else {
-    memory_.state(link.segment()).orphans.fetch_add(1, kRelease);
-    new_owner = 0;
-  }
+  const int place = claim_limbo(link);
+  const std::uint32_t new_owner = place >= 0 ? instance_.slot_number() + 1 : 0;
+  if (place < 0) memory_.state(link.segment()).orphans.fetch_add(1, kRelease);
   std::uint64_t word = d.state.load(kAcquire);
   while (EntryWord::state(word) == EntryState::kFilling &&
          EntryWord::version(word) == link.version() &&
@@ -443,13 +452,11 @@ void GlobalCache::retire_filling(Link link, Descriptor& d, std::uint64_t owner_p
             std::memory_order_seq_cst)) {
       unlink(link, d);
       wake_waiters(d.progress.load(kAcquire));
+      keep_limbo(place);
       return;
     }
   }
-  if (place >= 0) {
-    area_.limbo[static_cast<std::size_t>(place)].store(0, kRelease);
-    limbo_used_.give_back(place);
-  }
+  drop_limbo(place);
 }
 
 std::uint64_t GlobalCache::reclaim(bool wait) {
@@ -461,8 +468,8 @@ std::uint64_t GlobalCache::reclaim(bool wait) {
   }
   if (limbo_used_.count() == 0) return 0;
   for (std::uint32_t place = 0; place < kLimbo; ++place) {
+    if (!limbo_ready_.in_use(place)) continue;
     const Link link{area_.limbo[place].load(kAcquire)};
-    if (link.value == 0) continue;
     Descriptor* d = memory_.resolve(link);
     if (d == nullptr) continue;
     const std::uint64_t word = d->state.load(kAcquire);
@@ -476,8 +483,8 @@ std::uint64_t GlobalCache::reclaim(bool wait) {
   if (!pinned) return 0;
   std::uint64_t freed = 0;
   for (std::uint32_t place = 0; place < kLimbo; ++place) {
+    if (!limbo_ready_.in_use(place)) continue;
     const Link link{area_.limbo[place].load(kAcquire)};
-    if (link.value == 0) continue;
     Descriptor* d = memory_.resolve(link);
     if (d == nullptr) continue;
     const std::uint64_t word = d->state.load(kAcquire);
@@ -492,8 +499,8 @@ std::uint64_t GlobalCache::reclaim(bool wait) {
       for (const Extent& extent : extents) units += extent.units();
     }
     if (!space_.free_entry(link, *d)) continue;
-    area_.limbo[place].store(0, kRelease);
-    limbo_used_.give_back(static_cast<int>(place));
+    limbo_ready_.give_back(static_cast<int>(place));
+    drop_limbo(static_cast<int>(place));
     freed += units;
   }
   return freed;
@@ -540,27 +547,55 @@ bool GlobalCache::evict_some(std::uint32_t segment, std::uint64_t units) {
   return reclaim(true) > 0 || any;
 }
 
-void GlobalCache::retire_duplicates(Link keep, std::uint64_t hash, std::string_view whole_key) {
+GlobalCache::KeyRead GlobalCache::read_key(Link link, const Descriptor& d, std::string& key) {
+  // Without a pin the bytes may change while they are read: the state, read afterwards, tells.
+  const int pin = pins_.pin(link);
+  const SealedFields fields = load_sealed(d);
+  const std::uint64_t overflow = d.overflow.load(kAcquire);
+  std::vector<Extent> extents;
+  std::vector<std::byte> head;
+  const bool readable = fields.meta_sum == meta_sum(fields, overflow, link.version()) &&
+                        space_.extents(fields, overflow, true, extents) &&
+                        read_head(fields, extents, head);
+  const std::uint64_t word = d.state.load(std::memory_order_seq_cst);
+  if (pin >= 0) pins_.unpin(pin);
+  if (EntryWord::state(word) != EntryState::kSealed || EntryWord::version(word) != link.version()) {
+    return KeyRead::kGone;
+  }
+  if (!readable) return KeyRead::kDamaged;
+  key.assign(reinterpret_cast<const char*>(head.data()), fields.key_bytes);
+  return KeyRead::kRead;
+}
+
+// Of two fills of one key that were allowed at once the one that was linked later counts, whichever
+// is sealed first; the other one goes, as do those that either replaces.
+void GlobalCache::retire_duplicates(std::uint64_t hash, std::string_view whole_key) {
   std::array<Link, 8> older;
   std::size_t n = 0;
-  bool seen_keep = false;
-  const Key key{whole_key, {}, hash, 0};
-  Hit hit;
-  index_.walk(hash, [&](Link link, const Descriptor& entry, std::uint64_t word) {
-    if (link == keep) {
-      seen_keep = true;
-      n = 0;
-      return false;
+  bool newest_seen = false;
+  std::string key;
+  index_.walk(
+      hash,
+      [&](Link link, const Descriptor& entry, std::uint64_t word) {
+        if (EntryWord::state(word) != EntryState::kSealed) return false;
+        const KeyRead answer = read_key(link, entry, key);
+        if (answer == KeyRead::kGone || (answer == KeyRead::kRead && key != whole_key)) return false;
+        if (newest_seen || answer == KeyRead::kDamaged) {
+          older[n++] = link;
+        } else {
+          newest_seen = true;
+        }
+        return n == older.size();
+      },
+      [&] {
+        n = 0;
+        newest_seen = false;
+      });
+  for (std::size_t i = 0; i < n; ++i) {
+    if (Descriptor* d = memory_.resolve(older[i]); d != nullptr) {
+      if (!retire(older[i])) retire_as_orphan(older[i], *d);
     }
-    if (!seen_keep || EntryWord::state(word) != EntryState::kSealed) return false;
-    Found outcome = Found::kMiss;
-    if (load_hit(link, const_cast<Descriptor&>(entry), key, hit, outcome)) {
-      release(hit);
-      older[n++] = link;
-    }
-    return n == older.size();
-  });
-  for (std::size_t i = 0; i < n; ++i) retire(older[i]);
+  }
 }
 
 void GlobalCache::adopt_orphans(std::uint32_t segment) {
@@ -573,18 +608,17 @@ void GlobalCache::adopt_orphans(std::uint32_t segment) {
     if (EntryWord::state(word) != EntryState::kRetired || EntryWord::owner_plus_one(word) != 0) {
       continue;
     }
-    const int place = limbo_used_.claim();
+    const int place = claim_limbo(memory_.link_to(segment, i, EntryWord::version(word)));
     if (place < 0) return;
-    Word& limbo = area_.limbo[static_cast<std::size_t>(place)];
-    limbo.store(memory_.link_to(segment, i, EntryWord::version(word)).value, kRelease);
-    if (!d.state.compare_exchange_strong(
+    if (d.state.compare_exchange_strong(
             word,
             EntryWord::make(EntryWord::version(word), EntryState::kRetired,
                             instance_.slot_number() + 1, EntryWord::cursor(word),
                             EntryWord::flags(word)),
             kAcqRel)) {
-      limbo.store(0, kRelease);
-      limbo_used_.give_back(place);
+      keep_limbo(place);
+    } else {
+      drop_limbo(place);
     }
   }
   orphans.compare_exchange_strong(seen, 0, kAcqRel);

@@ -190,6 +190,10 @@ class BitPool {
     }
     return -1;
   }
+  /// A place that is known to be in use.
+  void take(std::uint32_t place) {
+    words_[place / 64].fetch_or(1ULL << (place % 64), std::memory_order_release);
+  }
   void give_back(int place) {
     const auto p = static_cast<std::uint32_t>(place);
     words_[p / 64].fetch_and(~(1ULL << (p % 64)), std::memory_order_release);
@@ -305,10 +309,16 @@ class GlobalCache final : public runtime::RecoverySteps {
   bool load_hit(Link link, Descriptor& d, const Key& key, Hit& hit, Found& outcome);
   SpaceAnswer make_room(Link entry, Descriptor& d, std::uint64_t units, std::vector<Extent>& out);
   bool unlink(Link link, Descriptor& d);
+  int claim_limbo(Link link);
+  void drop_limbo(int place);
+  void keep_limbo(int place);
   bool retire_as(Link link, Descriptor& d, std::uint64_t expected);
   bool retire_as_orphan(Link link, Descriptor& d);
   void wake_waiters(std::uint64_t progress);
-  void retire_duplicates(Link keep, std::uint64_t hash, std::string_view whole_key);
+  enum class KeyRead { kRead, kGone, kDamaged };
+  KeyRead read_key(Link link, const Descriptor& d, std::string& key);
+  void retire_duplicates(std::uint64_t hash, std::string_view whole_key);
+  void keep_inherited_limbo(runtime::RecoveryCounts& counts);
   void retire_filling(Link link, Descriptor& d, std::uint64_t owner_plus_one);
   void adopt_orphans(std::uint32_t segment);
   bool fills(const Key& key, Link link, const Descriptor& d, std::uint64_t word) const;
@@ -329,6 +339,7 @@ class GlobalCache final : public runtime::RecoverySteps {
   // Which fills[] and limbo[] words are in use; private to the process.
   BitPool<kFills> fills_used_;
   BitPool<kLimbo> limbo_used_;
+  BitPool<kLimbo> limbo_ready_;  // of those in use: entries that are ours, for reclaim() to free
   std::mutex reclaim_mutex_;
 };
 

@@ -25,9 +25,9 @@ class Index {
   Index(const Memory& memory, runtime::Instance& instance) : memory_(memory), instance_(instance) {}
 
   /// Visit the entries with this hash, newest first: visit(link, descriptor, state word) returns
-  /// true to stop. After kChanged retries the visitor sees entries again.
-  template <typename Visit>
-  WalkEnd walk(std::uint64_t hash, Visit&& visit) const {
+  /// true to stop. When the walk starts again it calls again() and the visitor sees entries again.
+  template <typename Visit, typename Again>
+  WalkEnd walk(std::uint64_t hash, Visit&& visit, Again&& again) const {
     const std::uint32_t home = memory_.home_of(hash);
     memory_.charge(home, sizeof(Bucket));
     const Bucket& bucket = memory_.bucket(home, hash);
@@ -41,19 +41,24 @@ class Index {
         const std::uint64_t word = d->state.load(std::memory_order_acquire);
         const Link next{d->next.load(std::memory_order_acquire)};
         const std::uint64_t their_hash = d->sealed[0].load(std::memory_order_acquire);
-        const std::uint64_t again = d->state.load(std::memory_order_acquire);
+        const std::uint64_t now = d->state.load(std::memory_order_acquire);
         if (EntryWord::version(word) != link.version() ||
-            EntryWord::version(again) != link.version() ||
-            EntryWord::state(again) == EntryState::kFree) {
+            EntryWord::version(now) != link.version() ||
+            EntryWord::state(now) == EntryState::kFree) {
           changed = true;
           break;
         }
-        if (their_hash == hash && visit(link, *d, again)) return WalkEnd::kStopped;
+        if (their_hash == hash && visit(link, *d, now)) return WalkEnd::kStopped;
         link = next;
       }
       if (!changed) return WalkEnd::kEnd;
+      again();
     }
     return WalkEnd::kChanged;
+  }
+  template <typename Visit>
+  WalkEnd walk(std::uint64_t hash, Visit&& visit) const {
+    return walk(hash, visit, [] {});
   }
 
   /// Holds a bucket's lock.

@@ -81,7 +81,8 @@ enum class EntryState : std::uint8_t {
   kOverflow = 5,  // holds further extents of another descriptor
 };
 
-/// Descriptor.state: [version 22 | state 4 | owner slot + 1: 16 | cursor 18 | flags 4].
+/// Descriptor.state: [version 22 | state 4 | owner slot + 1: 16 | cursor 18 | flags 4]. The cursor:
+/// FILLING: purges seen; RETIRED: extents freed; OVERFLOW: which of its owner's records claimed it.
 struct EntryWord {
   static constexpr std::uint64_t kUnlinked = 1;      // RETIRED: no longer in its chain
   static constexpr std::uint64_t kPurgeCheck = 2;    // FILLING: purges ran since; cursor counts them

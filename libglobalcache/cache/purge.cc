@@ -131,8 +131,8 @@ std::uint64_t GlobalCache::purge(PurgeKind kind, std::string_view pattern, bool 
   }
   for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
     if (memory_.lost(segment)) continue;
+    // Not by the clock bytes: they are hints, and one that was lost would hide an entry.
     for (std::uint64_t i = 0; i < memory_.geometry().descriptors; ++i) {
-      if (memory_.clock_byte(segment, i) == 0) continue;
       Descriptor& d = memory_.descriptor(segment, i);
       consider(memory_.link_to(segment, i, EntryWord::version(d.state.load(kAcquire))), d);
     }

@@ -3,6 +3,7 @@
 // record, then moves the entry with one CAS, then clears the dead instance's record: a kill in
 // between leaves an entry named by both, and the CAS decides whose it is.
 #include <algorithm>
+#include <set>
 
 #include "libglobalcache/cache/global_cache.h"
 
@@ -24,6 +25,7 @@ void GlobalCache::repair_operation(const DeadInstance& dead, OpRecord& op) {
 }
 
 bool GlobalCache::take_over(const DeadInstance& dead, RecoveryCounts& counts) {
+  if (dead.id.slot() == instance_.slot_number()) keep_inherited_limbo(counts);
   auto& area = *reinterpret_cast<CacheArea*>(dead.component_area());
   auto* ledger = reinterpret_cast<Word*>(dead.component_area() + sizeof(CacheArea));
   const std::uint32_t their_owner = dead.id.slot() + 1;
@@ -51,63 +53,68 @@ bool GlobalCache::take_over(const DeadInstance& dead, RecoveryCounts& counts) {
           ++counts.fills;
         } else if (EntryWord::state(word) == EntryState::kSealed) {
           // It died between publishing and retiring the entry it replaced.
-          const int pin = pins_.pin(link);
-          const SealedFields fields = load_sealed(*d);
-          std::vector<Extent> extents;
-          std::vector<std::byte> head;
-          if (pin >= 0 && d->state.load(std::memory_order_seq_cst) == word &&
-              space_.extents(fields, d->overflow.load(kAcquire), true, extents) &&
-              read_head(fields, extents, head)) {
-            retire_duplicates(link, fields.hash,
-                              {reinterpret_cast<const char*>(head.data()), fields.key_bytes});
-            wake_waiters(d->progress.load(kAcquire));
+          std::string key;
+          if (read_key(link, *d, key) == KeyRead::kRead) {
+            retire_duplicates(d->sealed[0].load(kAcquire), key);
           }
-          if (pin >= 0) pins_.unpin(pin);
+          wake_waiters(d->progress.load(kAcquire));
         }
       }
     }
     record.store(0, kRelease);
   }
 
+  const bool inherited = dead.id.slot() == instance_.slot_number();
   for (Word& record : area.limbo) {
     const Link link{record.load(kAcquire)};
-    if (link.value == 0) continue;
+    if (link.value == 0 || inherited) continue;
     Descriptor* d = memory_.resolve(link);
     if (d != nullptr) {
       std::uint64_t word = d->state.load(kAcquire);
       while (EntryWord::version(word) == link.version() &&
              EntryWord::state(word) == EntryState::kRetired &&
              EntryWord::owner_plus_one(word) == their_owner) {
-        int place = limbo_used_.claim();
-        if (place < 0) {
-          reclaim();
-          place = limbo_used_.claim();
-        }
-        std::uint32_t new_owner = instance_.slot_number() + 1;
-        if (place >= 0) {
-          area_.limbo[static_cast<std::size_t>(place)].store(link.value, kRelease);
-        } else {
-          memory_.state(link.segment()).orphans.fetch_add(1, kRelease);
-          new_owner = 0;
-        }
+        const int place = claim_limbo(link);
+        const std::uint32_t new_owner = place >= 0 ? instance_.slot_number() + 1 : 0;
+        if (place < 0) memory_.state(link.segment()).orphans.fetch_add(1, kRelease);
         if (d->state.compare_exchange_strong(
                 word,
                 EntryWord::make(link.version(), EntryState::kRetired, new_owner,
                                 EntryWord::cursor(word), EntryWord::flags(word)),
                 std::memory_order_acq_rel)) {
+          keep_limbo(place);
           ++counts.retired;
           break;
         }
-        if (place >= 0) {
-          area_.limbo[static_cast<std::size_t>(place)].store(0, kRelease);
-          limbo_used_.give_back(place);
-        }
+        drop_limbo(place);
       }
     }
     record.store(0, kRelease);
   }
   reclaim();
   return true;
+}
+
+// In an inherited slot what is retired stays where it is: the slot that its owner is named by has
+// become ours.
+void GlobalCache::keep_inherited_limbo(RecoveryCounts& counts) {
+  std::set<std::uint64_t> seen;  // two threads may have been about to retire one entry
+  for (std::uint32_t place = 0; place < kLimbo; ++place) {
+    const Link link{area_.limbo[place].load(kAcquire)};
+    if (link.value == 0) continue;
+    const Descriptor* d = memory_.resolve(link);
+    const std::uint64_t word = d == nullptr ? 0 : d->state.load(kAcquire);
+    if (EntryWord::state(word) == EntryState::kRetired &&
+        EntryWord::version(word) == link.version() &&
+        EntryWord::owner_plus_one(word) == instance_.slot_number() + 1 &&
+        seen.insert(link.value).second) {
+      limbo_used_.take(place);
+      limbo_ready_.take(place);
+      ++counts.retired;
+    } else {
+      area_.limbo[place].store(0, kRelease);
+    }
+  }
 }
 
 void GlobalCache::leave() {

@@ -52,6 +52,11 @@ Run find_run(const Group& group, std::uint32_t wanted) {
   return best;
 }
 
+// Which record of its instance, counted from 1.
+std::uint64_t claimer_of(const OpRecord& op, const runtime::Slot& slot) {
+  return static_cast<std::uint64_t>(&op - slot.ops.data()) + 1;
+}
+
 void set_phase(OpRecord& op, Phase phase) {
   op.phase.store(static_cast<std::uint64_t>(phase), kRelease);
 }
@@ -112,7 +117,8 @@ Overflow* Space::block(const Descriptor& d, std::uint64_t number) const {
   }
 }
 
-Link Space::claim_descriptor(std::uint32_t segment, EntryState state, Word& intent) {
+Link Space::claim_descriptor(std::uint32_t segment, EntryState state, Word& intent,
+                             std::uint64_t claimer) {
   const CacheGeometry& g = memory_.geometry();
   Cursor& cursor = cursors_[segment];
   std::uint64_t at = cursor.descriptor.load(kRelaxed);
@@ -129,7 +135,7 @@ Link Space::claim_descriptor(std::uint32_t segment, EntryState state, Word& inte
     const Link link = memory_.link_to(segment, at, EntryWord::version(word) + 1);
     intent.store(link.value, kRelease);
     if (d.state.compare_exchange_strong(
-            word, EntryWord::make(link.version(), state, instance_.slot_number() + 1),
+            word, EntryWord::make(link.version(), state, instance_.slot_number() + 1, claimer),
             std::memory_order_acq_rel)) {
       memory_.set_clock_byte(segment, at, 0x80);
       cursor.descriptor.store((at + 1) % g.descriptors, kRelaxed);
@@ -153,7 +159,8 @@ bool Space::attach(OpRecord& op, Link entry, Descriptor& d, Extent extent) {
   const std::uint64_t position = (n - 2) % kOverflowExtents;
   Overflow* overflow = nullptr;
   if (position == 0) {
-    const Link link = claim_descriptor(entry.segment(), EntryState::kOverflow, op.c);
+    const Link link = claim_descriptor(entry.segment(), EntryState::kOverflow, op.c,
+                                       claimer_of(op, instance_.own()));
     if (link.value == 0) return false;
     overflow = memory_.resolve_overflow(link);
     overflow->next.store(Link::kEnd, kRelaxed);
@@ -379,8 +386,10 @@ void Space::repair(const DeadInstance& dead, OpRecord& op) {
       if (overflow == nullptr || reachable) break;
       link = Link{overflow->next.load(kAcquire)};
     }
+    // The record may name a block that another thread of the dead process was faster to claim.
     const std::uint64_t claimed =
-        EntryWord::make(overflow_link.version(), EntryState::kOverflow, dead.id.slot() + 1);
+        EntryWord::make(overflow_link.version(), EntryState::kOverflow, dead.id.slot() + 1,
+                        claimer_of(op, *dead.slot));
     const Overflow* overflow = memory_.resolve_overflow(overflow_link);
     if (!reachable && overflow != nullptr && overflow->state.load(kAcquire) == claimed) {
       free_block(overflow_link, claimed);

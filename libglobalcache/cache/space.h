@@ -74,8 +74,10 @@ class Space {
   bool extents(const SealedFields& fields, std::uint64_t overflow, bool check_sums,
                std::vector<Extent>& out) const;
 
-  /// Claim a FREE descriptor on `segment` for `state`; returns its new link, or 0.
-  Link claim_descriptor(std::uint32_t segment, EntryState state, Word& intent);
+  /// Claim a FREE descriptor on `segment` for `state`; returns its new link, or 0. `claimer` tells
+  /// the threads of an instance apart and becomes the state word's cursor.
+  Link claim_descriptor(std::uint32_t segment, EntryState state, Word& intent,
+                        std::uint64_t claimer = 0);
 
   /// A group where space was just freed: the next grow looks there first.
   void hint_group(std::uint32_t segment, std::uint64_t group);

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstdio>
 #include <cstring>
@@ -107,42 +108,113 @@ Result<std::unique_ptr<Instance>> Instance::join(gsm::Domain& domain, Liveness& 
   domain.set_viewer(options.node);
   const auto per_node = static_cast<std::uint32_t>(self->geometry_.slots_per_node);
   const std::uint32_t first = options.node * per_node;
-  for (std::uint32_t n = 0; n < self->slot_count_; ++n) {
-    const std::uint32_t number = (first + n) % self->slot_count_;
-    SlotControl& control = self->control(number);
-    std::uint64_t word = control.state.load(std::memory_order_acquire);
-    if (StateWord::state(word) != InstanceState::kFree) continue;
-    if (!liveness.acquire(number)) continue;
-    const std::uint32_t incarnation = StateWord::incarnation(word) + 1;
-    if (!control.state.compare_exchange_strong(
-            word, StateWord::make(InstanceState::kJoining, incarnation),
-            std::memory_order_acq_rel)) {
-      liveness.release(number);
-      continue;
+  for (const bool inherit : {false, true}) {
+    if (inherit && !options.may_inherit) break;
+    for (std::uint32_t n = 0; n < self->slot_count_; ++n) {
+      const std::uint32_t number = (first + n) % self->slot_count_;
+      if (inherit ? !self->inherit(number) : !self->take(number)) continue;
+      gsm::Segment& segment = self->home_segment(number);
+      self->own_window_ = segment.writable_window(
+          self->geometry_.slots + number % per_node * self->geometry_.slot_bytes,
+          self->geometry_.slot_bytes);
+      if (!self->own_window_) {
+        liveness.release(number);
+        return fail(ErrorCode::kSystem, "cannot map the instance's own slot writable");
+      }
+      self->own_ = reinterpret_cast<Slot*>(self->own_window_.data());
+      if (!inherit) self->introduce();
+      return self;
     }
-    self->id_ = InstanceId::make(number, incarnation);
-    gsm::Segment& segment = self->home_segment(number);
-    const std::uint64_t offset =
-        self->geometry_.slots + number % per_node * self->geometry_.slot_bytes;
-    self->own_window_ = segment.writable_window(offset, self->geometry_.slot_bytes);
-    if (!self->own_window_) {
-      return fail(ErrorCode::kSystem, "cannot map the instance's own slot writable");
-    }
-    self->own_ = reinterpret_cast<Slot*>(self->own_window_.data());
-    Slot& own = *self->own_;
-    own.heartbeat.store(1, std::memory_order_relaxed);
-    own.node = options.node;
-    own.pid = ::getpid();
-    own.pid_namespace = pid_namespace();
-    own.started = process_start_time();
-    own.joined_ms = wall_ms();
-    std::snprintf(own.server, sizeof own.server, "%s", options.server.c_str());
-    return self;
   }
   return fail(ErrorCode::kNoSpace,
               fmt::format("all {} instance slots of domain {} are taken; this process serves "
                           "without the cache",
                           self->slot_count_, domain.name()));
+}
+
+bool Instance::take(std::uint32_t number) {
+  SlotControl& mine = control(number);
+  std::uint64_t word = mine.state.load(std::memory_order_acquire);
+  if (StateWord::state(word) != InstanceState::kFree || !liveness_.acquire(number)) return false;
+  const std::uint32_t incarnation = StateWord::incarnation(word) + 1;
+  if (!mine.state.compare_exchange_strong(
+          word, StateWord::make(InstanceState::kJoining, incarnation),
+          std::memory_order_acq_rel)) {
+    liveness_.release(number);
+    return false;
+  }
+  id_ = InstanceId::make(number, incarnation);
+  return true;
+}
+
+// Holding its liveness byte keeps others from becoming the dead instance's recoverer; whoever is it
+// already goes on.
+bool Instance::inherit(std::uint32_t number) {
+  SlotControl& mine = control(number);
+  if (liveness_.held(number) || !liveness_.acquire(number)) return false;
+  const std::uint64_t word = mine.state.load(std::memory_order_acquire);
+  const InstanceState state = StateWord::state(word);
+  if (state != InstanceState::kFree && state != InstanceState::kInvalid) {
+    const InstanceId heir = InstanceId::make(number, StateWord::incarnation(word));
+    std::uint64_t recoverer = mine.recoverer.load(std::memory_order_acquire);
+    // An heir that died before us has the same name, and nobody but its heir holds the byte.
+    if ((recoverer == 0 || recoverer == heir.value || is_dead(InstanceId{recoverer})) &&
+        mine.recoverer.compare_exchange_strong(recoverer, heir.value,
+                                               std::memory_order_acq_rel)) {
+      // Its recoverer may have been done just before.
+      if (mine.state.load(std::memory_order_acquire) == word) {
+        id_ = heir;
+        inheriting_ = true;
+        return true;
+      }
+      recoverer = heir.value;
+      mine.recoverer.compare_exchange_strong(recoverer, 0, std::memory_order_acq_rel);
+    }
+  }
+  liveness_.release(number);
+  return false;
+}
+
+void Instance::introduce() {
+  Slot& own = *own_;
+  own.heartbeat.store(1, std::memory_order_relaxed);
+  own.node = options_.node;
+  own.pid = ::getpid();
+  own.pid_namespace = pid_namespace();
+  own.started = process_start_time();
+  own.joined_ms = wall_ms();
+  std::snprintf(own.server, sizeof own.server, "%s", options_.server.c_str());
+}
+
+void Instance::set_steps(RecoverySteps* steps) {
+  steps_ = steps;
+  if (!inheriting_) return;
+  SlotControl& mine = control(slot_number());
+  const std::uint64_t detected_ns = monotonic_ns();
+  std::uint64_t word = mine.state.load(std::memory_order_acquire);
+  const std::uint32_t incarnation = id_.incarnation();
+  mine.state.compare_exchange_strong(word, StateWord::make(InstanceState::kDead, incarnation),
+                                     std::memory_order_acq_rel);
+  RecoveryCounts counts;
+  const DeadInstance dead{id_, own_};
+  repair_locks(dead, counts);
+  // What cannot be given back now stays in the slot, as ours: a lock is held by a stopped process.
+  steps_->take_over(dead, counts);
+  fold_statistics(dead);
+  Event event{};
+  fill_event(event, dead, counts, "slot inherited", detected_ns, detected_ns);
+  forget_components(dead);
+  introduce();
+  word = StateWord::make(InstanceState::kDead, incarnation);
+  mine.state.compare_exchange_strong(
+      word, StateWord::make(InstanceState::kJoining, incarnation + 1), std::memory_order_acq_rel);
+  std::uint64_t heir = id_.value;
+  id_ = InstanceId::make(slot_number(), incarnation + 1);
+  mine.recoverer.compare_exchange_strong(heir, 0, std::memory_order_acq_rel);
+  inheriting_ = false;
+  event.recoverer = id_.value;
+  event.resumed_ns = monotonic_ns();
+  publish_event(std::move(event));
 }
 
 void Instance::activate() {
@@ -332,19 +404,51 @@ bool Instance::recover(std::uint32_t number, const char* cause, std::uint64_t de
   const DeadInstance dead{InstanceId::make(number, incarnation),
                           reinterpret_cast<Slot*>(window.data())};
   RecoveryCounts counts;
-  repair_locks(dead, counts);
-  const bool complete =
-      (steps_ == nullptr || steps_->take_over(dead, counts)) && fold_statistics(dead);
+  // Somebody must do it who knows the components that the dead one used.
+  bool complete = steps_ != nullptr || holds_nothing(dead);
+  if (complete) {
+    repair_locks(dead, counts);
+    complete = (steps_ == nullptr || steps_->take_over(dead, counts)) && fold_statistics(dead);
+  }
   if (!complete) {
     resign();
     return false;
   }
-  for (Word& word_of_component : dead.slot->acknowledged) {
-    word_of_component.store(0, std::memory_order_relaxed);
-  }
-  their.components.store(0, std::memory_order_release);
-  const std::uint64_t repaired_ns = monotonic_ns();
+  forget_components(dead);
   Event event{};
+  fill_event(event, dead, counts, cause, detected_ns, agreed_ns);
+  std::uint64_t dead_word = StateWord::make(InstanceState::kDead, incarnation);
+  their.state.compare_exchange_strong(
+      dead_word, StateWord::make(InstanceState::kFree, incarnation), std::memory_order_acq_rel);
+  resign();
+  event.resumed_ns = monotonic_ns();
+  publish_event(std::move(event));
+  return true;
+}
+
+// Of what only a component's steps can give back.
+bool Instance::holds_nothing(const DeadInstance& dead) const {
+  const auto* area = reinterpret_cast<const Word*>(dead.component_area());
+  const std::uint64_t words = (geometry_.slot_bytes - sizeof(Slot)) / sizeof(Word);
+  for (std::uint64_t i = 0; i < words; ++i) {
+    if (area[i].load(std::memory_order_relaxed) != 0) return false;
+  }
+  return std::none_of(dead.slot->ops.begin(), dead.slot->ops.end(), [&](const OpRecord& op) {
+    const LockRef ref{op.lock.load(std::memory_order_acquire)};
+    const OwnerLock* lock = ref.value == 0 ? nullptr : resolve_lock(ref);
+    return lock != nullptr && lock != &totals(ref.segment()).lock &&
+           OwnerLock::owner(lock->load()) == dead.id;
+  });
+}
+
+void Instance::forget_components(const DeadInstance& dead) {
+  for (Word& word : dead.slot->acknowledged) word.store(0, std::memory_order_relaxed);
+  control(dead.id.slot()).components.store(0, std::memory_order_release);
+}
+
+void Instance::fill_event(Event& event, const DeadInstance& dead, const RecoveryCounts& counts,
+                          const char* cause, std::uint64_t detected_ns,
+                          std::uint64_t agreed_ns) const {
   event.kind = static_cast<std::uint32_t>(EventKind::kInstanceRecovered);
   event.pid = dead.slot->pid;
   event.instance = dead.id.value;
@@ -352,7 +456,7 @@ bool Instance::recover(std::uint32_t number, const char* cause, std::uint64_t de
   event.wall_ms = wall_ms();
   event.detected_ns = detected_ns;
   event.agreed_ns = agreed_ns;
-  event.repaired_ns = repaired_ns;
+  event.repaired_ns = monotonic_ns();
   event.node = dead.slot->node;
   event.locks = counts.locks;
   event.pins = counts.pins;
@@ -361,14 +465,6 @@ bool Instance::recover(std::uint32_t number, const char* cause, std::uint64_t de
   std::memcpy(event.server, dead.slot->server, sizeof event.server);
   event.server[sizeof event.server - 1] = '\0';
   std::snprintf(event.cause, sizeof event.cause, "%s", cause);
-
-  std::uint64_t dead_word = StateWord::make(InstanceState::kDead, incarnation);
-  their.state.compare_exchange_strong(
-      dead_word, StateWord::make(InstanceState::kFree, incarnation), std::memory_order_acq_rel);
-  resign();
-  event.resumed_ns = monotonic_ns();
-  publish_event(std::move(event));
-  return true;
 }
 
 unsigned Instance::recover_all(const char* cause) {

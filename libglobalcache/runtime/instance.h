@@ -10,6 +10,11 @@
 //   3. the component takes over what else D held (fills, retired entries), clears D's ledger
 //   4. D's statistics are folded into the totals, once
 //   5. state = FREE, recoverer = 0, event published
+//
+// A joiner that finds no FREE slot may inherit a dead instance's: it takes the slot's liveness byte,
+// becomes its recoverer under the dead one's own name, and does the same steps for the slot it is
+// in. Until that is done everything is as if the dead instance had gone on, so that a kill in between
+// leaves one dead instance again. Then one CAS makes it the next incarnation, JOINING.
 #pragma once
 
 #include <atomic>
@@ -67,19 +72,22 @@ struct JoinOptions {
   std::uint32_t node = 0;
   std::string server;            // at most 47 bytes are kept
   std::uint32_t busy_spins = 4000;  // how often to look at a held lock before kBusy
+  // If no slot is free, take over that of a dead instance; set_steps() must follow.
+  bool may_inherit = false;
 };
 
 class Instance {
  public:
-  /// Take a free slot (the own node's first), recover it before use if its owner died.
-  /// kNoSpace: all slots are taken; the caller serves without the cache.
+  /// Take a free slot, the own node's first. kNoSpace: all slots are taken; the caller serves
+  /// without the cache.
   static Result<std::unique_ptr<Instance>> join(gsm::Domain& domain, Liveness& liveness,
                                                 const JoinOptions& options);
   /// Does not leave by itself: a destroyed instance that did not leave counts as dead.
   ~Instance();
 
-  /// The component's steps; set before activate(), constant afterwards.
-  void set_steps(RecoverySteps* steps) { steps_ = steps; }
+  /// The component's steps; set before activate(), constant afterwards. Gives back what the former
+  /// owner of an inherited slot held; until then the instance may do nothing.
+  void set_steps(RecoverySteps* steps);
   void activate();
   /// The components have already given back everything.
   void leave();
@@ -158,6 +166,13 @@ class Instance {
 
  private:
   Instance(gsm::Domain& domain, Liveness& liveness, JoinOptions options);
+  bool take(std::uint32_t slot);
+  bool inherit(std::uint32_t slot);
+  void introduce();
+  bool holds_nothing(const DeadInstance& dead) const;
+  void forget_components(const DeadInstance& dead);
+  void fill_event(Event& event, const DeadInstance& dead, const RecoveryCounts& counts,
+                  const char* cause, std::uint64_t detected_ns, std::uint64_t agreed_ns) const;
   void repair_locks(const DeadInstance& dead, RecoveryCounts& counts);
   bool fold_statistics(const DeadInstance& dead);
 
@@ -170,6 +185,7 @@ class Instance {
   gsm::Segment::Window own_window_;
   Slot* own_ = nullptr;
   RecoverySteps* steps_ = nullptr;
+  bool inheriting_ = false;
   std::atomic<std::uint32_t> free_ops_{~0U};  // private to the process
   std::vector<std::atomic<bool>> recovering_;  // by slot; likewise
   std::atomic<std::uint32_t> free_mutex_records_{(1U << kHeldMutexes) - 1};

@@ -8,7 +8,9 @@
 //   SlotControl.state    joiner, owner, recoverer: CAS  the slot's liveness lock is taken before
 //                                                       FREE -> JOINING and dropped by the kernel at
 //                                                       death, so "not FREE and unlocked" is death
-//   SlotControl.recoverer  elected recoverer: CAS       0 or a dead instance -> me; redo is idempotent
+//   SlotControl.recoverer  elected recoverer: CAS       0 or a dead instance -> me; redo is idempotent.
+//                          heir of the slot: CAS        0 or a dead instance -> the slot's own
+//                                                       instance, which is then its heir
 //   Slot.*               owner only (the page is mapped read-only elsewhere), after its death the
 //                        elected recoverer
 //   OpRecord             one thread of the owner: arguments first, `lock` last, then the lock word

@@ -81,11 +81,16 @@ KernelLiveness::~KernelLiveness() {
 }
 
 bool KernelLiveness::acquire(std::uint32_t slot) {
+  const std::lock_guard guard(mutex_);
   struct flock lock = byte_lock(F_WRLCK, slot);
-  return ::fcntl(fd_, F_OFD_SETLK, &lock) == 0;
+  if (owned_.contains(slot) || ::fcntl(fd_, F_OFD_SETLK, &lock) != 0) return false;
+  owned_.insert(slot);
+  return true;
 }
 
 void KernelLiveness::release(std::uint32_t slot) {
+  const std::lock_guard guard(mutex_);
+  if (owned_.erase(slot) == 0) return;
   struct flock lock = byte_lock(F_UNLCK, slot);
   ::fcntl(fd_, F_OFD_SETLK, &lock);
 }

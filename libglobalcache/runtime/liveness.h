@@ -10,6 +10,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
+#include <set>
 #include <string>
 
 #include "gsm-emu/result.h"
@@ -40,6 +42,9 @@ class KernelLiveness final : public Liveness {
 
  private:
   explicit KernelLiveness(int fd);
+  // The kernel does not tell two owners in one process apart.
+  std::mutex mutex_;
+  std::set<std::uint32_t> owned_;
   int fd_;
   int probe_fd_ = -1;  // a second description, against which our own locks count too
 };
