@@ -6,8 +6,8 @@
  *   pin       ledger_high = max; ledger word = link; full fence; state and version again: SEALED (or,
  *             for a follower, FILLING) of that version, or unpin and start again  [Pins::pin, load_hit]
  *   unpin     ledger word = 0
- *   retire    limbo[] = link; CAS SEALED -> RETIRED(me); unlink under the bucket's lock; unlinked flag
- *                                                                        [retire_as, retire_filling]
+ *   retire    limbo[] = link; CAS SEALED -> RETIRED(me); unlink under the bucket's lock; unlinked flag;
+ *             only then may reclaim look at it (keep_limbo)            [retire_as, retire_filling]
  *   orphan    limbo is full: record = link; CAS SEALED -> RETIRED(nobody); orphans += 1; record = 0;
  *             unlink                                                              [retire_as_orphan]
  *   adopt     seen = orphans; of each RETIRED(nobody): limbo[] = link; CAS owner -> me;
