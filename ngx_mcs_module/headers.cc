@@ -1,19 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Between nginx's header lists and the core's fields.
-#include <iterator>
-
 #include "ngx_mcs_module/module.h"
 
 namespace mcs::nginx {
-
-// The request's fields as the client sent them, while the edited ones are in their place.
-struct SavedFields {
-  ngx_http_request_t* request;
-  ngx_list_t headers;
-  ngx_table_elt_t* places[6];
-  bool active;
-};
-
 namespace {
 
 using Element = ngx_table_elt_t;
@@ -24,19 +13,13 @@ ngx_str_t str(const mcs_str& s) noexcept {
 
 mcs_str str(const ngx_str_t& s) noexcept { return {reinterpret_cast<const char*>(s.data), s.len}; }
 
-bool same_name(const ngx_str_t& a, const ngx_str_t& b) noexcept {
-  return a.len == b.len && ngx_strncasecmp(a.data, b.data, a.len) == 0;
-}
-
 // Calls `f` with each element of a list; stops when it returns false.
 template <typename F>
 void each(const ngx_list_t& list, F f) noexcept {
   for (const ngx_list_part_t* part = &list.part; part != nullptr; part = part->next) {
     auto* elements = static_cast<Element*>(part->elts);
     for (ngx_uint_t i = 0; i < part->nelts; ++i) {
-      if (!f(elements[i])) {
-        return;
-      }
+      if (!f(elements[i])) return;
     }
   }
 }
@@ -53,72 +36,9 @@ mcs_field* allocate_fields(ngx_http_request_t* r, size_t n) noexcept {
   return static_cast<mcs_field*>(ngx_palloc(r->pool, n * sizeof(mcs_field)));
 }
 
-// What nginx's own filters would read of the fields that the core answers to.
-using Place = Element* ngx_http_headers_in_t::*;
-constexpr Place kPlaces[] = {&ngx_http_headers_in_t::range,
-                             &ngx_http_headers_in_t::if_range,
-                             &ngx_http_headers_in_t::if_match,
-                             &ngx_http_headers_in_t::if_none_match,
-                             &ngx_http_headers_in_t::if_modified_since,
-                             &ngx_http_headers_in_t::if_unmodified_since};
-
-void save(SavedFields* saved) noexcept {
-  ngx_http_headers_in_t& in = saved->request->headers_in;
-  saved->headers = in.headers;
-  for (size_t i = 0; i < std::size(kPlaces); ++i) {
-    saved->places[i] = in.*kPlaces[i];
-  }
-  saved->active = true;
-}
-
-void restore(void* data) noexcept {
-  auto* saved = static_cast<SavedFields*>(data);
-  if (!saved->active) {
-    return;
-  }
-  saved->active = false;
-  ngx_http_headers_in_t& in = saved->request->headers_in;
-  in.headers = saved->headers;
-  for (size_t i = 0; i < std::size(kPlaces); ++i) {
-    in.*kPlaces[i] = saved->places[i];
-  }
-}
-
-SavedFields* saved_fields(const ngx_http_request_t* r) noexcept {
-  for (ngx_http_cleanup_t* c = r->main->cleanup; c != nullptr; c = c->next) {
-    auto* saved = static_cast<SavedFields*>(c->data);
-    if (c->handler == restore && saved->request == r) {
-      return saved;
-    }
-  }
-  return nullptr;
-}
-
-// What a subrequest inherits from the request it belongs to, but what was not meant for it.
-bool belongs_to_main(const ngx_str_t& name) noexcept {
-  static const ngx_str_t kNames[] = {
-      text("Range"),          text("If-Range"),          text("If-Match"),
-      text("If-None-Match"),  text("If-Modified-Since"), text("If-Unmodified-Since"),
-      text("Content-Length"), text("Transfer-Encoding")};
-  for (const ngx_str_t& known : kNames) {
-    if (same_name(known, name)) {
-      return true;
-    }
-  }
-  return false;
-}
-
 // Of the lines that nginx hides or rewrites, those that the core has to see as they came.
-bool is_wanted_raw(const ngx_str_t& name) noexcept {
-  static const ngx_str_t kNames[] = {text("Date"), text("Content-Length"),
-                                     text("Transfer-Encoding"), text("Connection")};
-  for (const ngx_str_t& known : kNames) {
-    if (same_name(known, name)) {
-      return true;
-    }
-  }
-  return false;
-}
+const ngx_str_t kWantedRaw[] = {text("Date"), text("Content-Length"), text("Transfer-Encoding"),
+                                text("Connection")};
 
 // Fields that nginx knows by their place.
 Element** place_of(ngx_http_headers_out_t& out, const ngx_str_t& name) noexcept {
@@ -137,9 +57,7 @@ Element** place_of(ngx_http_headers_out_t& out, const ngx_str_t& name) noexcept 
                                  {text("Accept-Ranges"), &Out::accept_ranges},
                                  {text("WWW-Authenticate"), &Out::www_authenticate}};
   for (const Known& known : kKnown) {
-    if (same_name(known.name, name)) {
-      return &(out.*known.member);
-    }
+    if (same_name(known.name, name)) return &(out.*known.member);
   }
   return nullptr;
 }
@@ -159,9 +77,7 @@ ngx_int_t note_cache_control(ngx_http_request_t* r, Element* field) noexcept {
     return NGX_ERROR;
   }
   auto** next = static_cast<Element**>(ngx_array_push(&known));
-  if (next == nullptr) {
-    return NGX_ERROR;
-  }
+  if (next == nullptr) return NGX_ERROR;
   *next = field;
   return NGX_OK;
 }
@@ -175,13 +91,8 @@ ngx_int_t add_field(ngx_http_request_t* r, const mcs_field& field) noexcept {
     return NGX_OK;
   }
   auto* added = static_cast<Element*>(ngx_list_push(&r->headers_out.headers));
-  if (added == nullptr) {
-    return NGX_ERROR;
-  }
-  *added = {};
-  added->hash = 1;
-  added->key = name;
-  added->value = str(field.value);
+  if (added == nullptr) return NGX_ERROR;
+  *added = {1, name, str(field.value), nullptr};
   if (Element** place = place_of(r->headers_out, name)) {
     *place = added;
   }
@@ -197,12 +108,10 @@ void* allocate(void* pool, size_t size) noexcept {
 ngx_int_t read_request_fields(ngx_http_request_t* r, mcs_request* request) noexcept {
   const ngx_list_t& list = r->headers_in.headers;
   mcs_field* fields = allocate_fields(r, size_of(list) + 1);
-  if (fields == nullptr) {
-    return NGX_ERROR;
-  }
+  if (fields == nullptr) return NGX_ERROR;
   size_t n = 0;
   each(list, [&](const Element& field) {
-    if (r == r->main || !belongs_to_main(field.key)) {
+    if (r == r->main || !is_one_of(field.key, kOfMainOnly)) {
       fields[n++] = {str(field.key), str(field.value)};
     }
     return true;
@@ -212,59 +121,36 @@ ngx_int_t read_request_fields(ngx_http_request_t* r, mcs_request* request) noexc
   return NGX_OK;
 }
 
-ngx_int_t edit_request(ngx_http_request_t* r, const mcs_response& edits) noexcept {
-  restore_request(r);
-  if (edits.remove_count == 0 && edits.add_count == 0) {
-    return NGX_OK;
-  }
-  SavedFields* saved = saved_fields(r);
-  if (saved == nullptr) {
-    ngx_http_cleanup_t* cleanup = ngx_http_cleanup_add(r, sizeof(SavedFields));
-    if (cleanup == nullptr) {
-      return NGX_ERROR;
-    }
-    cleanup->handler = restore;
-    saved = static_cast<SavedFields*>(cleanup->data);
-    saved->request = r;
-  }
-  save(saved);
-  ngx_http_headers_in_t& in = r->headers_in;
-  const size_t most = size_of(saved->headers) + edits.add_count + 1;
-  if (ngx_list_init(&in.headers, r->pool, most, sizeof(Element)) != NGX_OK) {
-    return NGX_ERROR;
-  }
-  each(saved->headers, [&](const Element& field) {
+ngx_int_t edit_request(ngx_http_request_t* r, const mcs_response& edits,
+                       RequestEdits* made) noexcept {
+  restore_request(r, made);
+  if (edits.remove_count == 0 && edits.add_count == 0) return NGX_OK;
+  ngx_list_t& list = r->headers_in.headers;
+  made->original = list;
+  made->active = true;
+  const size_t most = size_of(made->original) + edits.add_count + 1;
+  if (ngx_list_init(&list, r->pool, most, sizeof(Element)) != NGX_OK) return NGX_ERROR;
+  each(made->original, [&](const Element& field) {
     for (size_t i = 0; i < edits.remove_count; ++i) {
-      if (same_name(str(edits.remove_fields[i]), field.key)) {
-        return true;
-      }
+      if (same_name(str(edits.remove_fields[i]), field.key)) return true;
     }
-    *static_cast<Element*>(ngx_list_push(&in.headers)) = field;
+    *static_cast<Element*>(ngx_list_push(&list)) = field;
     return true;
   });
-  if (edits.remove_count > 0) {
-    for (const Place place : kPlaces) {
-      in.*place = nullptr;
-    }
-  }
   for (size_t i = 0; i < edits.add_count; ++i) {
-    auto* added = static_cast<Element*>(ngx_list_push(&in.headers));
-    *added = {};
-    added->key = str(edits.add_fields[i].name);
-    added->value = str(edits.add_fields[i].value);
-    added->lowcase_key = static_cast<u_char*>(ngx_pnalloc(r->pool, added->key.len));
-    if (added->lowcase_key == nullptr) {
-      return NGX_ERROR;
-    }
-    added->hash = ngx_hash_strlow(added->lowcase_key, added->key.data, added->key.len);
+    auto* added = static_cast<Element*>(ngx_list_push(&list));
+    const ngx_str_t name = str(edits.add_fields[i].name);
+    *added = {0, name, str(edits.add_fields[i].value), nullptr};
+    added->lowcase_key = static_cast<u_char*>(ngx_pnalloc(r->pool, name.len));
+    if (added->lowcase_key == nullptr) return NGX_ERROR;
+    added->hash = ngx_hash_strlow(added->lowcase_key, name.data, name.len);
   }
   return NGX_OK;
 }
 
-void restore_request(ngx_http_request_t* r) noexcept {
-  if (SavedFields* saved = saved_fields(r)) {
-    restore(saved);
-  }
+void restore_request(ngx_http_request_t* r, RequestEdits* made) noexcept {
+  if (made->active) r->headers_in.headers = made->original;
+  made->active = false;
 }
 
 ngx_int_t read_response_fields(ngx_http_request_t* r, mcs_field** fields, size_t* count) noexcept {
@@ -273,12 +159,10 @@ ngx_int_t read_response_fields(ngx_http_request_t* r, mcs_field** fields, size_t
   const bool raw = u != nullptr && u->headers_in.status_n != 0;
   const size_t most = size_of(out.headers) + (raw ? size_of(u->headers_in.headers) : 0) + 2;
   mcs_field* made = allocate_fields(r, most);
-  if (made == nullptr) {
-    return NGX_ERROR;
-  }
+  if (made == nullptr) return NGX_ERROR;
   size_t n = 0;
   each(out.headers, [&](const Element& field) {
-    if (field.hash != 0 && !(raw && is_wanted_raw(field.key))) {
+    if (field.hash != 0 && !(raw && is_one_of(field.key, kWantedRaw))) {
       made[n++] = {str(field.key), str(field.value)};
     }
     return true;
@@ -288,16 +172,14 @@ ngx_int_t read_response_fields(ngx_http_request_t* r, mcs_field** fields, size_t
   }
   if (raw) {
     each(u->headers_in.headers, [&](const Element& field) {
-      if (is_wanted_raw(field.key)) {
+      if (is_one_of(field.key, kWantedRaw)) {
         made[n++] = {str(field.key), str(field.value)};
       }
       return true;
     });
   } else if (out.content_length_n >= 0) {
     ngx_str_t length = {0, static_cast<u_char*>(ngx_pnalloc(r->pool, NGX_OFF_T_LEN))};
-    if (length.data == nullptr) {
-      return NGX_ERROR;
-    }
+    if (length.data == nullptr) return NGX_ERROR;
     length.len =
         static_cast<size_t>(ngx_sprintf(length.data, "%O", out.content_length_n) - length.data);
     made[n++] = {str(text("Content-Length")), str(length)};
@@ -309,9 +191,7 @@ ngx_int_t read_response_fields(ngx_http_request_t* r, mcs_field** fields, size_t
 
 ngx_int_t add_fields(ngx_http_request_t* r, const mcs_response& response) noexcept {
   for (size_t i = 0; i < response.field_count; ++i) {
-    if (add_field(r, response.fields[i]) != NGX_OK) {
-      return NGX_ERROR;
-    }
+    if (add_field(r, response.fields[i]) != NGX_OK) return NGX_ERROR;
   }
   return NGX_OK;
 }
@@ -328,9 +208,7 @@ ngx_int_t set_response(ngx_http_request_t* r, const mcs_response& response) noex
   // Preconditions and ranges are the core's.
   r->disable_not_modified = 1;
   r->allow_ranges = 0;
-  if (add_fields(r, response) != NGX_OK) {
-    return NGX_ERROR;
-  }
+  if (add_fields(r, response) != NGX_OK) return NGX_ERROR;
   out.last_modified_time = out.last_modified != nullptr ? response.last_modified : -1;
   return NGX_OK;
 }

@@ -111,9 +111,7 @@ char* set_rule(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept {
   auto* words = static_cast<ngx_str_t*>(cf->args->elts);
   const size_t argc = cf->args->nelts - 1;
   auto* argv = static_cast<const char**>(ngx_palloc(cf->temp_pool, argc * sizeof(char*)));
-  if (argv == nullptr) {
-    return static_cast<char*>(NGX_CONF_ERROR);
-  }
+  if (argv == nullptr) return static_cast<char*>(NGX_CONF_ERROR);
   for (size_t i = 0; i < argc; ++i) {
     argv[i] = c_string(words[i + 1]);
   }
@@ -151,9 +149,7 @@ mcs_policy* create_policy(ngx_conf_t* cf) noexcept {
 
 void* create_location_conf(ngx_conf_t* cf) noexcept {
   auto* conf = static_cast<LocationConf*>(ngx_pcalloc(cf->pool, sizeof(LocationConf)));
-  if (conf == nullptr) {
-    return nullptr;
-  }
+  if (conf == nullptr) return nullptr;
   conf->enabled = NGX_CONF_UNSET;
   conf->bypass = static_cast<ngx_array_t*>(NGX_CONF_UNSET_PTR);
   conf->no_store = static_cast<ngx_array_t*>(NGX_CONF_UNSET_PTR);
@@ -210,13 +206,9 @@ char* set_full_key_base(ngx_conf_t* cf, MainConf* main, LocationConf* conf,
     }
     conf->full_key_base = conf->key_base;
   }
-  if (conf->full_key_base.data == nullptr) {
-    return static_cast<char*>(NGX_CONF_ERROR);
-  }
+  if (conf->full_key_base.data == nullptr) return static_cast<char*>(NGX_CONF_ERROR);
   conf->file_policy = create_policy(cf);
-  if (conf->file_policy == nullptr) {
-    return static_cast<char*>(NGX_CONF_ERROR);
-  }
+  if (conf->file_policy == nullptr) return static_cast<char*>(NGX_CONF_ERROR);
   const char* argument = c_string(conf->full_key_base);
   char error[kErrorSize];
   if (mcs_policy_set(conf->file_policy, "key_base", 1, &argument, error, sizeof(error)) ==
@@ -231,9 +223,7 @@ char* set_full_key_base(ngx_conf_t* cf, MainConf* main, LocationConf* conf,
 // A key base takes the place of the host, so each server{} that proxies needs its own.
 char* check_proxied_key_base(ngx_conf_t* cf, MainConf* main, const LocationConf* conf) noexcept {
   const void* server = ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module);
-  if (!conf->key_base_in_http) {
-    return NGX_CONF_OK;
-  }
+  if (!conf->key_base_in_http) return NGX_CONF_OK;
   if (main->shared_server == nullptr) {
     main->shared_server = server;
   }

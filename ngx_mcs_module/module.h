@@ -23,6 +23,24 @@ ngx_str_t text(const char (&literal)[size]) noexcept {
   return {size - 1, reinterpret_cast<u_char*>(const_cast<char*>(literal))};
 }
 
+inline bool same_name(const ngx_str_t& a, const ngx_str_t& b) noexcept {
+  return a.len == b.len && ngx_strncasecmp(a.data, b.data, a.len) == 0;
+}
+
+template <size_t size>
+bool is_one_of(const ngx_str_t& name, const ngx_str_t (&names)[size]) noexcept {
+  for (const ngx_str_t& known : names) {
+    if (same_name(known, name)) return true;
+  }
+  return false;
+}
+
+// Request fields that ask for less than the whole response, or speak of the request's content.
+inline const ngx_str_t kOfMainOnly[] = {
+    text("Range"),          text("If-Range"),          text("If-Match"),
+    text("If-None-Match"),  text("If-Modified-Since"), text("If-Unmodified-Since"),
+    text("Content-Length"), text("Transfer-Encoding")};
+
 struct MainConf {
   mcs_domain_options domain;  // name == nullptr: no mcs_domain directive
   // Of the first server{} that uses a key base named in http{}: its root, and itself.
@@ -105,9 +123,14 @@ void wake_waiter(void* context) noexcept;
 // headers.cc: between nginx's header lists and the core's fields.
 void* allocate(void* pool, size_t size) noexcept;
 ngx_int_t read_request_fields(ngx_http_request_t* r, mcs_request* request) noexcept;
-// What goes to the origin until restore_request: the core's edits made.
-ngx_int_t edit_request(ngx_http_request_t* r, const mcs_response& edits) noexcept;
-void restore_request(ngx_http_request_t* r) noexcept;
+struct RequestEdits {
+  ngx_list_t original;  // r->headers_in.headers
+  bool active;
+};
+// The core's edits, for the content handler and until restore_request.
+ngx_int_t edit_request(ngx_http_request_t* r, const mcs_response& edits,
+                       RequestEdits* made) noexcept;
+void restore_request(ngx_http_request_t* r, RequestEdits* made) noexcept;
 // What the content handler answered, for the core.
 ngx_int_t read_response_fields(ngx_http_request_t* r, mcs_field** fields, size_t* count) noexcept;
 ngx_int_t add_fields(ngx_http_request_t* r, const mcs_response& response) noexcept;
@@ -118,10 +141,14 @@ ngx_int_t set_response(ngx_http_request_t* r, const mcs_response& response) noex
 bool wants_body(const ngx_http_request_t* r) noexcept;
 // What shared memory may not be handed to: TLS and filters that read or change the bytes.
 bool must_copy(const ngx_http_request_t* r) noexcept;
-// Everything that must be given back at the request's end is registered before anything is sent.
-ngx_int_t keep_until_end(ngx_http_request_t* r, RequestContext* context, const ngx_str_t& path,
-                         mcs_response* response) noexcept;
-// The body, after its header was sent and keep_until_end was called.
+// Before anything is sent: takes over what must be given back at the request's end, and drops the
+// request's body. On anything but NGX_OK the handler returns it.
+ngx_int_t begin_sending(ngx_http_request_t* r, RequestContext* context, const ngx_str_t& path,
+                        mcs_response* response) noexcept;
+// The header that was set, and the body.
+ngx_int_t send_all(ngx_http_request_t* r, RequestContext* context, const ngx_str_t& path,
+                   const mcs_response& response) noexcept;
+// The body alone.
 ngx_int_t send_body(ngx_http_request_t* r, RequestContext* context, const ngx_str_t& path,
                     const mcs_response& response) noexcept;
 // The body of a fill that is still arriving, after its header was sent.

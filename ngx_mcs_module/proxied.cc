@@ -27,6 +27,7 @@ struct Exchange {
   mcs_request request;
   mcs_transaction* transaction;
   mcs_response reply;
+  RequestEdits edits;
   const Refresh* refresh;  // the request is nobody's
   ngx_int_t refused;       // kRefused: nginx's status
   bool error_page;         // r->error_page as it was before it was held back
@@ -34,6 +35,9 @@ struct Exchange {
   // nginx takes nonsense for HTTP/0.9.
   ngx_uint_t err_status;
   ngx_uint_t http_version;
+  ngx_int_t (*pipe_init)(void* r);
+  ngx_event_pipe_input_filter_pt pipe_filter;
+  bool piped;  // the body goes to the core as it arrives, not as it is sent
   bool storing;
   bool windowed;  // only a part of the body goes to the client
   bool silent;    // none of it does
@@ -78,7 +82,7 @@ void end_abandoned(ngx_http_request_t* r) noexcept {
     auto* x = static_cast<Exchange*>(c->data);
     if (c->handler == end_exchange && x->context->request == r) {
       end_exchange(x);
-      restore_request(r);
+      restore_request(r, &x->edits);
     }
   }
 }
@@ -95,9 +99,7 @@ ngx_int_t read_target(ngx_http_request_t* r, ngx_str_t* target) noexcept {
   }
   const uintptr_t escapes = 2 * ngx_escape_uri(nullptr, r->uri.data, r->uri.len, NGX_ESCAPE_URI);
   target->data = static_cast<u_char*>(ngx_pnalloc(r->pool, r->uri.len + escapes + 1 + r->args.len));
-  if (target->data == nullptr) {
-    return NGX_ERROR;
-  }
+  if (target->data == nullptr) return NGX_ERROR;
   u_char* end = target->data;
   if (escapes > 0) {
     end = reinterpret_cast<u_char*>(ngx_escape_uri(end, r->uri.data, r->uri.len, NGX_ESCAPE_URI));
@@ -137,9 +139,7 @@ ngx_int_t read_request(ngx_http_request_t* r, Exchange* x) noexcept {
   request.target = as_str(target);
   if (conf->key != nullptr) {
     ngx_str_t key;
-    if (ngx_http_complex_value(r, conf->key, &key) != NGX_OK) {
-      return NGX_ERROR;
-    }
+    if (ngx_http_complex_value(r, conf->key, &key) != NGX_OK) return NGX_ERROR;
     request.key = as_str(key);
   }
   request.client_address = as_str(r->connection->addr_text);
@@ -190,61 +190,30 @@ bool copy_for_subrequest(ngx_http_request_t* r, mcs_response* response) noexcept
   return copied;
 }
 
-// The body of `response`, whose header was sent.
-ngx_int_t send_reply_body(ngx_http_request_t* r, Exchange* x,
-                          const mcs_response& response) noexcept {
-  if (response.body == nullptr || response.body_length == 0) {
-    return ngx_http_send_special(r, NGX_HTTP_LAST);
-  }
-  return send_body(r, x->context, r->uri, response);
-}
-
 ngx_int_t send_response(ngx_http_request_t* r, Exchange* x, mcs_response* response) noexcept {
   x->stage = Stage::kIdle;
   if (response->body_pinned && r != r->main && !copy_for_subrequest(r, response)) {
     return serve_without_cache(r, x);
   }
-  if (keep_until_end(r, x->context, r->uri, response) != NGX_OK) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  }
-  const ngx_int_t discarded = ngx_http_discard_request_body(r);
-  if (discarded != NGX_OK) {
-    return discarded;
-  }
-  r->connection->log->action = const_cast<char*>("sending response to client");
-  if (set_response(r, *response) != NGX_OK) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  }
-  const ngx_int_t rc = ngx_http_send_header(r);
-  if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
-    return rc;
-  }
-  return send_reply_body(r, x, *response);
+  const ngx_int_t begun = begin_sending(r, x->context, r->uri, response);
+  if (begun != NGX_OK) return begun;
+  if (set_response(r, *response) != NGX_OK) return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  return send_all(r, x->context, r->uri, *response);
 }
 
 ngx_int_t follow(ngx_http_request_t* r, Exchange* x, const mcs_response& response) noexcept {
-  if (r != r->main) {
-    return serve_without_cache(r, x);
-  }
+  if (r != r->main) return serve_without_cache(r, x);
   const ngx_int_t discarded = ngx_http_discard_request_body(r);
-  if (discarded != NGX_OK) {
-    return discarded;
-  }
-  if (set_response(r, response) != NGX_OK) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  }
+  if (discarded != NGX_OK) return discarded;
+  if (set_response(r, response) != NGX_OK) return NGX_HTTP_INTERNAL_SERVER_ERROR;
   x->stage = Stage::kIdle;
   const ngx_int_t rc = ngx_http_send_header(r);
-  if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
-    return rc;
-  }
+  if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) return rc;
   return send_following(r, x->context, x->transaction);
 }
 
 ngx_int_t forward(ngx_http_request_t* r, Exchange* x, const mcs_response& edits) noexcept {
-  if (edit_request(r, edits) != NGX_OK) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  }
+  if (edit_request(r, edits, &x->edits) != NGX_OK) return NGX_HTTP_INTERNAL_SERVER_ERROR;
   x->stage = Stage::kForwarded;
   // An error page must not come before what is stored.
   x->error_page = r->error_page;
@@ -305,9 +274,7 @@ ngx_int_t act(ngx_http_request_t* r, Exchange* x, mcs_outcome outcome,
 
 ngx_int_t proxied_handler(ngx_http_request_t* r) noexcept {
   Exchange* x = exchange_of(r);
-  if (read_request(r, x) != NGX_OK) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  }
+  if (read_request(r, x) != NGX_OK) return NGX_HTTP_INTERNAL_SERVER_ERROR;
   mcs_response response;
   const mcs_outcome outcome = mcs_begin(joined_process, &x->request, &x->transaction, &response);
   return act(r, x, outcome, &response);
@@ -327,9 +294,7 @@ ngx_int_t wrap_handler(ngx_http_request_t* r) noexcept {
   RequestContext* context = make_context(r);
   ngx_http_cleanup_t* cleanup =
       context == nullptr ? nullptr : ngx_http_cleanup_add(r, sizeof(Exchange));
-  if (cleanup == nullptr) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  }
+  if (cleanup == nullptr) return NGX_HTTP_INTERNAL_SERVER_ERROR;
   auto* x = static_cast<Exchange*>(cleanup->data);
   ngx_memzero(x, sizeof(Exchange));
   x->context = context;
@@ -345,9 +310,7 @@ ngx_int_t wrap_handler(ngx_http_request_t* r) noexcept {
 
 // What the special response in the making stands for.
 mcs_failure failure_of(const ngx_http_upstream_t* u, ngx_int_t status) noexcept {
-  if (status == NGX_HTTP_GATEWAY_TIME_OUT) {
-    return MCS_FAILED_TIMEOUT;
-  }
+  if (status == NGX_HTTP_GATEWAY_TIME_OUT) return MCS_FAILED_TIMEOUT;
   return u->state != nullptr && u->state->bytes_received > 0 ? MCS_FAILED_INVALID
                                                              : MCS_FAILED_CONNECT;
 }
@@ -360,10 +323,8 @@ ngx_int_t hold_back(Exchange* x, Stage stage) noexcept {
 ngx_int_t send_reply_header(ngx_http_request_t* r, Exchange* x) noexcept {
   x->stage = Stage::kReply;
   mcs_response& reply = x->reply;
-  if (reply.body_pinned && r != r->main && !copy_for_subrequest(r, &reply)) {
-    return NGX_ERROR;
-  }
-  if (keep_until_end(r, x->context, r->uri, &reply) != NGX_OK || set_response(r, reply) != NGX_OK) {
+  if (reply.body_pinned && r != r->main && !copy_for_subrequest(r, &reply)) return NGX_ERROR;
+  if (begin_sending(r, x->context, r->uri, &reply) != NGX_OK || set_response(r, reply) != NGX_OK) {
     return NGX_ERROR;
   }
   return next_header_filter(r);
@@ -398,9 +359,7 @@ ngx_int_t on_failure(ngx_http_request_t* r, Exchange* x) noexcept {
              (status == NGX_HTTP_BAD_GATEWAY || status == NGX_HTTP_GATEWAY_TIME_OUT)) {
     verdict = mcs_origin_failed(x->transaction, failure_of(u, status), &x->reply);
   }
-  if (verdict == MCS_RETRY) {
-    return hold_back(x, Stage::kRetry);
-  }
+  if (verdict == MCS_RETRY) return hold_back(x, Stage::kRetry);
   end_transaction(x);
   if (x->refresh != nullptr) {
     mcs_response_release(joined_process, &x->reply);
@@ -415,27 +374,59 @@ ngx_int_t on_failure(ngx_http_request_t* r, Exchange* x) noexcept {
   return hold_back(x, Stage::kRefused);
 }
 
+// The body of a buffered response as it comes from the origin: how fast this client takes it does
+// not matter to others.
+ngx_int_t read_pipe(ngx_event_pipe_t* pipe, ngx_buf_t* raw) noexcept {
+  Exchange* x = exchange_of(static_cast<ngx_http_request_t*>(pipe->input_ctx));
+  ngx_chain_t** end = pipe->in == nullptr ? &pipe->in : pipe->last_in;
+  const ngx_int_t rc = x->pipe_filter(pipe, raw);
+  for (ngx_chain_t* added = *end; added != nullptr && x->storing; added = added->next) {
+    const ngx_buf_t* b = added->buf;
+    const auto size = static_cast<size_t>(b->last - b->pos);
+    x->storing = mcs_origin_body(x->transaction, b->pos, size, nullptr) != 0;
+  }
+  return rc;
+}
+
+ngx_int_t init_pipe(void* request) noexcept {
+  auto* r = static_cast<ngx_http_request_t*>(request);
+  Exchange* x = exchange_of(r);
+  const ngx_int_t rc = x->pipe_init(r);
+  x->pipe_filter = r->upstream->pipe->input_filter;
+  r->upstream->pipe->input_filter = read_pipe;
+  return rc;
+}
+
+void tap_pipe(ngx_http_request_t* r, Exchange* x) noexcept {
+  ngx_http_upstream_t* u = r->upstream;
+  if (u == nullptr || !u->buffering || u->pipe == nullptr || u->pipe->input_ctx != r ||
+      u->input_filter_init == nullptr || u->input_filter_ctx != r) {
+    return;
+  }
+  x->pipe_init = u->input_filter_init;
+  u->input_filter_init = init_pipe;
+  x->piped = true;
+}
+
 // The origin's fields and status, or what the core made of them, go on to the client.
 ngx_int_t send_origin_header(ngx_http_request_t* r, Exchange* x) noexcept {
   const mcs_response& reply = x->reply;
   const bool origin_has_body = r->headers_out.status != NGX_HTTP_NO_CONTENT &&
                                r->headers_out.status != NGX_HTTP_NOT_MODIFIED;
   x->windowed = reply.status != 0;
-  if ((x->windowed ? set_response(r, reply) : add_fields(r, reply)) != NGX_OK) {
-    return NGX_ERROR;
-  }
+  if ((x->windowed ? set_response(r, reply) : add_fields(r, reply)) != NGX_OK) return NGX_ERROR;
   r->disable_not_modified = 1;
+  r->allow_ranges = 0;
   x->stage = Stage::kBody;
   x->gone = x->refresh != nullptr;
   ngx_int_t rc = x->gone ? NGX_OK : next_header_filter(r);
-  if (!x->storing || r->method == NGX_HTTP_HEAD) {
-    return rc;
-  }
+  if (!x->storing || r->method == NGX_HTTP_HEAD) return rc;
   if (rc == NGX_ERROR) {
     x->gone = true;
     rc = NGX_OK;
   }
   r->read_event_handler = ngx_http_block_reading;
+  if (!x->windowed) tap_pipe(r, x);
   if (!origin_has_body) {
     mcs_origin_end(x->transaction, 1);
     end_transaction(x);
@@ -452,9 +443,7 @@ ngx_int_t on_nonsense(ngx_http_request_t* r, Exchange* x) noexcept {
   const mcs_verdict verdict = mcs_origin_failed(x->transaction, MCS_FAILED_INVALID, &x->reply);
   end_transaction(x);
   x->stage = Stage::kIdle;
-  if (verdict != MCS_REPLACE) {
-    return x->refresh != nullptr ? NGX_ERROR : next_header_filter(r);
-  }
+  if (verdict != MCS_REPLACE) return x->refresh != nullptr ? NGX_ERROR : next_header_filter(r);
   r->http_version = x->http_version;
   return replace(x);
 }
@@ -462,9 +451,7 @@ ngx_int_t on_nonsense(ngx_http_request_t* r, Exchange* x) noexcept {
 ngx_int_t on_response(ngx_http_request_t* r, Exchange* x) noexcept {
   mcs_field* fields;
   size_t count;
-  if (read_response_fields(r, &fields, &count) != NGX_OK) {
-    return NGX_ERROR;
-  }
+  if (read_response_fields(r, &fields, &count) != NGX_OK) return NGX_ERROR;
   const auto status = static_cast<int>(r->headers_out.status);
   const mcs_verdict verdict = mcs_origin_response(x->transaction, status, fields, count, &x->reply);
   x->context->status = x->reply.cache_status;
@@ -490,13 +477,11 @@ ngx_int_t on_response(ngx_http_request_t* r, Exchange* x) noexcept {
 
 ngx_int_t header_filter(ngx_http_request_t* r) noexcept {
   Exchange* x = exchange_of(r);
-  if (x == nullptr) {
-    return next_header_filter(r);
-  }
+  if (x == nullptr) return next_header_filter(r);
   switch (x->stage) {
     case Stage::kForwarded: {
       r->error_page = x->error_page;
-      restore_request(r);
+      restore_request(r, &x->edits);
       if (r->headers_out.status == NGX_HTTP_SWITCHING_PROTOCOLS) {
         end_transaction(x);
         x->stage = Stage::kIdle;
@@ -505,9 +490,7 @@ ngx_int_t header_filter(ngx_http_request_t* r) noexcept {
       // An upstream that is finalized before it sent a header has none to send.
       const bool own =
           r->upstream != nullptr ? r->upstream->cleanup == nullptr : r->err_status != x->err_status;
-      if (own) {
-        return on_failure(r, x);
-      }
+      if (own) return on_failure(r, x);
       return r->http_version == x->http_version ? on_response(r, x) : on_nonsense(r, x);
     }
     case Stage::kReplaced:
@@ -527,9 +510,7 @@ bool feed(ngx_http_request_t* r, Exchange* x, const ngx_buf_t* b, mcs_slice* sen
     return true;
   }
   auto* piece = static_cast<u_char*>(ngx_palloc(r->pool, kReadSize));
-  if (piece == nullptr) {
-    return false;
-  }
+  if (piece == nullptr) return false;
   *send = {0, 0};
   bool ok = true;
   for (off_t at = b->file_pos; ok && at < b->file_last;) {
@@ -572,13 +553,9 @@ ngx_int_t send_rest(ngx_http_request_t* r, const ngx_chain_t* in) noexcept {
   ngx_chain_t** end = &out;
   for (; in != nullptr; in = in->next) {
     ngx_buf_t* b = in->buf;
-    if (ngx_buf_size(b) == 0 && !ngx_buf_special(b)) {
-      continue;
-    }
+    if (ngx_buf_size(b) == 0 && !ngx_buf_special(b)) continue;
     *end = ngx_alloc_chain_link(r->pool);
-    if (*end == nullptr) {
-      return NGX_ERROR;
-    }
+    if (*end == nullptr) return NGX_ERROR;
     **end = {b, nullptr};
     end = &(*end)->next;
   }
@@ -597,13 +574,9 @@ ngx_int_t on_body(ngx_http_request_t* r, Exchange* x, ngx_chain_t* in) noexcept 
   for (ngx_chain_t* link = in; link != nullptr; link = link->next) {
     ngx_buf_t* b = link->buf;
     last = last || b->last_buf || (r != r->main && b->last_in_chain);
-    if (ngx_buf_size(b) == 0 || (!x->storing && !x->windowed)) {
-      continue;
-    }
+    if (ngx_buf_size(b) == 0 || x->piped || (!x->storing && !x->windowed)) continue;
     mcs_slice send;
-    if (!feed(r, x, b, &send)) {
-      return NGX_ERROR;
-    }
+    if (!feed(r, x, b, &send)) return NGX_ERROR;
     if (x->windowed) {
       cut(b, send);
     }
@@ -618,14 +591,10 @@ ngx_int_t on_body(ngx_http_request_t* r, Exchange* x, ngx_chain_t* in) noexcept 
   ngx_int_t rc = NGX_OK;
   if (!x->silent && !x->gone) {
     rc = x->windowed ? send_rest(r, in) : next_body_filter(r, in);
-    if (rc != NGX_ERROR) {
-      return rc;
-    }
+    if (rc != NGX_ERROR) return rc;
     x->gone = true;
   }
-  if (x->gone && !was_storing) {
-    return NGX_ERROR;
-  }
+  if (x->gone && !was_storing) return NGX_ERROR;
   for (; in != nullptr; in = in->next) {
     consume(in->buf);
   }
@@ -634,15 +603,13 @@ ngx_int_t on_body(ngx_http_request_t* r, Exchange* x, ngx_chain_t* in) noexcept 
 
 ngx_int_t body_filter(ngx_http_request_t* r, ngx_chain_t* in) noexcept {
   Exchange* x = exchange_of(r);
-  if (x == nullptr) {
-    return next_body_filter(r, in);
-  }
+  if (x == nullptr) return next_body_filter(r, in);
   switch (x->stage) {
     case Stage::kBody:
       return on_body(r, x, in);
     case Stage::kReply:
       x->stage = Stage::kIdle;
-      return send_reply_body(r, x, x->reply);
+      return send_body(r, x->context, r->uri, x->reply);
     case Stage::kRetry: {
       ngx_http_clean_header(r);
       r->err_status = 0;
@@ -672,9 +639,7 @@ ngx_int_t add_proxied_handler(ngx_conf_t* cf) noexcept {
       ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module));
   auto* handler = static_cast<ngx_http_handler_pt*>(
       ngx_array_push(&core->phases[NGX_HTTP_PRECONTENT_PHASE].handlers));
-  if (handler == nullptr) {
-    return NGX_ERROR;
-  }
+  if (handler == nullptr) return NGX_ERROR;
   *handler = wrap_handler;
   next_header_filter = ngx_http_top_header_filter;
   ngx_http_top_header_filter = header_filter;

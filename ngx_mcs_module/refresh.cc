@@ -15,30 +15,10 @@ ngx_int_t https_variable = NGX_ERROR;
 
 void close_peer(void* data) noexcept { close(static_cast<Refresh*>(data)->peer); }
 
-// What belongs to the client's connection or asks for less than the whole response.
-bool is_kept(const ngx_str_t& name) noexcept {
-  static const ngx_str_t kDropped[] = {text("Connection"),
-                                       text("Keep-Alive"),
-                                       text("Proxy-Connection"),
-                                       text("TE"),
-                                       text("Upgrade"),
-                                       text("HTTP2-Settings"),
-                                       text("Expect"),
-                                       text("Content-Length"),
-                                       text("Transfer-Encoding"),
-                                       text("Range"),
-                                       text("If-Range"),
-                                       text("If-Match"),
-                                       text("If-None-Match"),
-                                       text("If-Modified-Since"),
-                                       text("If-Unmodified-Since")};
-  for (const ngx_str_t& dropped : kDropped) {
-    if (dropped.len == name.len && ngx_strncasecmp(dropped.data, name.data, name.len) == 0) {
-      return false;
-    }
-  }
-  return true;
-}
+// What belongs to the client's connection.
+const ngx_str_t kOfConnection[] = {text("Connection"),       text("Keep-Alive"), text("TE"),
+                                   text("Proxy-Connection"), text("Upgrade"),    text("Expect"),
+                                   text("HTTP2-Settings")};
 
 // Calls `add` with each piece of the request.
 template <typename F>
@@ -50,7 +30,7 @@ void compose(const ngx_http_request_t* r, const ngx_str_t& target, F add) noexce
        part = part->next) {
     const auto* fields = static_cast<const ngx_table_elt_t*>(part->elts);
     for (ngx_uint_t i = 0; i < part->nelts; ++i) {
-      if (is_kept(fields[i].key)) {
+      if (!is_one_of(fields[i].key, kOfConnection) && !is_one_of(fields[i].key, kOfMainOnly)) {
         add(fields[i].key);
         add(text(": "));
         add(fields[i].value);
@@ -65,9 +45,7 @@ bool write_request(ngx_http_request_t* r, const ngx_str_t& target, int to) noexc
   size_t size = 0;
   compose(r, target, [&](const ngx_str_t& piece) { size += piece.len; });
   auto* bytes = static_cast<u_char*>(ngx_palloc(r->pool, size));
-  if (bytes == nullptr) {
-    return false;
-  }
+  if (bytes == nullptr) return false;
   u_char* end = bytes;
   compose(r, target, [&](const ngx_str_t& piece) { end = ngx_cpymem(end, piece.data, piece.len); });
   const bool written = write(to, bytes, size) == static_cast<ssize_t>(size);
@@ -86,9 +64,7 @@ sockaddr* copy_address(ngx_pool_t* pool, const sockaddr* address, socklen_t size
 // Looks like a connection that `from`'s client has opened. False: no memory.
 bool dress(ngx_connection_t* c, const ngx_connection_t* from) noexcept {
   c->pool = ngx_create_pool(from->listening->pool_size, ngx_cycle->log);
-  if (c->pool == nullptr) {
-    return false;
-  }
+  if (c->pool == nullptr) return false;
   c->type = SOCK_STREAM;
   c->listening = from->listening;
   c->sockaddr = copy_address(c->pool, from->sockaddr, from->socklen);
@@ -155,9 +131,7 @@ ngx_int_t on_request(ngx_http_request_t* r) noexcept {
 Refresh* refresh_of(const ngx_connection_t* c) noexcept {
   for (ngx_pool_cleanup_t* cleanup = c->pool->cleanup; cleanup != nullptr;
        cleanup = cleanup->next) {
-    if (cleanup->handler == close_peer) {
-      return static_cast<Refresh*>(cleanup->data);
-    }
+    if (cleanup->handler == close_peer) return static_cast<Refresh*>(cleanup->data);
   }
   return nullptr;
 }

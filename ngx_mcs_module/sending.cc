@@ -114,9 +114,7 @@ Piece read_following(ngx_http_request_t* r, Sending& sending) noexcept {
                                                                            : Piece::kBroken;
       case MCS_FOLLOW_BROKEN: {
         const Piece other = look_for_another(r, sending);
-        if (other != Piece::kThere) {
-          return other;
-        }
+        if (other != Piece::kThere) return other;
       }
     }
   }
@@ -183,9 +181,7 @@ void continue_sending(ngx_http_request_t* r) noexcept {
 
 ngx_int_t start_pieces(ngx_http_request_t* r, Sending* sending, size_t size) noexcept {
   sending->buffer = ngx_create_temp_buf(r->pool, size);
-  if (sending->buffer == nullptr) {
-    return NGX_ERROR;
-  }
+  if (sending->buffer == nullptr) return NGX_ERROR;
   r->main->count++;
   r->read_event_handler =
       r->discard_body ? ngx_http_discarded_request_body_handler : ngx_http_test_reading;
@@ -200,13 +196,11 @@ ngx_chain_t* make_chain(ngx_http_request_t* r, const ngx_str_t& path,
   const size_t count = response.file_fd < 0 && response.body_count > 1 ? response.body_count : 1;
   auto* buffers = static_cast<ngx_buf_t*>(
       ngx_pcalloc(r->pool, count * (sizeof(ngx_buf_t) + sizeof(ngx_chain_t))));
-  if (buffers == nullptr) {
-    return nullptr;
-  }
+  if (buffers == nullptr) return nullptr;
   auto* links = reinterpret_cast<ngx_chain_t*>(buffers + count);
   for (size_t i = 0; i < count; ++i) {
     links[i] = {&buffers[i], i + 1 < count ? &links[i + 1] : nullptr};
-    if (response.file_fd < 0 && response.body_length > 0) {
+    if (response.file_fd < 0 && response.body != nullptr && response.body_length > 0) {
       const iovec& piece = response.body[i];
       buffers[i].pos = static_cast<u_char*>(piece.iov_base);
       buffers[i].last = buffers[i].pos + piece.iov_len;
@@ -215,11 +209,10 @@ ngx_chain_t* make_chain(ngx_http_request_t* r, const ngx_str_t& path,
   }
   buffers[count - 1].last_buf = r == r->main;
   buffers[count - 1].last_in_chain = 1;
+  buffers[count - 1].sync = r != r->main && response.body_length == 0;
   if (response.file_fd >= 0) {
     auto* file = static_cast<ngx_file_t*>(ngx_pcalloc(r->pool, sizeof(ngx_file_t)));
-    if (file == nullptr) {
-      return nullptr;
-    }
+    if (file == nullptr) return nullptr;
     file->fd = response.file_fd;
     file->name = path;
     file->log = r->connection->log;
@@ -230,17 +223,7 @@ ngx_chain_t* make_chain(ngx_http_request_t* r, const ngx_str_t& path,
   return links;
 }
 
-}  // namespace
-
-bool wants_body(const ngx_http_request_t* r) noexcept {
-  return r->method != NGX_HTTP_HEAD && !r->header_only;
-}
-
-bool must_copy(const ngx_http_request_t* r) noexcept {
-  return r->connection->ssl != nullptr || r->main_filter_need_in_memory ||
-         r->filter_need_in_memory || r->filter_need_temporary;
-}
-
+// Everything that must be given back is registered before anything is sent.
 ngx_int_t keep_until_end(ngx_http_request_t* r, RequestContext* context, const ngx_str_t& path,
                          mcs_response* response) noexcept {
   if (response->file_fd >= 0) {
@@ -268,6 +251,24 @@ ngx_int_t keep_until_end(ngx_http_request_t* r, RequestContext* context, const n
   return NGX_OK;
 }
 
+}  // namespace
+
+bool wants_body(const ngx_http_request_t* r) noexcept {
+  return r->method != NGX_HTTP_HEAD && !r->header_only;
+}
+
+bool must_copy(const ngx_http_request_t* r) noexcept {
+  return r->connection->ssl != nullptr || r->main_filter_need_in_memory ||
+         r->filter_need_in_memory || r->filter_need_temporary;
+}
+
+ngx_int_t begin_sending(ngx_http_request_t* r, RequestContext* context, const ngx_str_t& path,
+                        mcs_response* response) noexcept {
+  if (keep_until_end(r, context, path, response) != NGX_OK) return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  r->connection->log->action = const_cast<char*>("sending response to client");
+  return ngx_http_discard_request_body(r);
+}
+
 ngx_int_t send_body(ngx_http_request_t* r, RequestContext* context, const ngx_str_t& path,
                     const mcs_response& response) noexcept {
   if (response.body_pinned && must_copy(r)) {
@@ -277,12 +278,17 @@ ngx_int_t send_body(ngx_http_request_t* r, RequestContext* context, const ngx_st
   return body == nullptr ? NGX_ERROR : ngx_http_output_filter(r, body);
 }
 
+ngx_int_t send_all(ngx_http_request_t* r, RequestContext* context, const ngx_str_t& path,
+                   const mcs_response& response) noexcept {
+  const ngx_int_t rc = ngx_http_send_header(r);
+  if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) return rc;
+  return send_body(r, context, path, response);
+}
+
 ngx_int_t send_following(ngx_http_request_t* r, RequestContext* context,
                          mcs_transaction* transaction) noexcept {
   context->sending = static_cast<Sending*>(ngx_pcalloc(r->pool, sizeof(Sending)));
-  if (context->sending == nullptr) {
-    return NGX_ERROR;
-  }
+  if (context->sending == nullptr) return NGX_ERROR;
   context->sending->following = transaction;
   return start_pieces(r, context->sending, kFollowSize);
 }

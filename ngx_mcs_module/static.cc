@@ -5,10 +5,6 @@
 namespace mcs::nginx {
 namespace {
 
-const ngx_str_t kEtag = text("ETag");
-const ngx_str_t kCacheStatus = text("Cache-Status");
-const ngx_str_t kLastModified = text("Last-Modified");
-
 // The path below the document root or alias, with its first slash; empty if there is no such path.
 mcs_str key_path(const ngx_http_core_loc_conf_t* core, const ngx_str_t& path,
                  size_t root_size) noexcept {
@@ -29,39 +25,21 @@ mcs_str key_path(const ngx_http_core_loc_conf_t* core, const ngx_str_t& path,
                                                 : mcs_str{};
 }
 
-ngx_table_elt_t* add_header(ngx_http_request_t* r, const ngx_str_t& name,
-                            const mcs_str& value) noexcept {
-  auto* field = static_cast<ngx_table_elt_t*>(ngx_list_push(&r->headers_out.headers));
-  if (field != nullptr) {
-    field->hash = 1;
-    field->key = name;
-    field->value = {value.size, reinterpret_cast<u_char*>(const_cast<char*>(value.data))};
-  }
-  return field;
-}
-
-ngx_int_t set_headers(ngx_http_request_t* r, const mcs_response& response) noexcept {
+ngx_int_t set_headers(ngx_http_request_t* r, mcs_response response) noexcept {
   const auto* core =
       static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
+  mcs_field fields[3];
+  response.fields = fields;
+  const auto add = [&](const char* name, const mcs_str& value) {
+    if (value.size > 0) fields[response.field_count++] = {{name, ngx_strlen(name)}, value};
+  };
+  add("Last-Modified", response.last_modified_field);
+  add("ETag", core->etag ? response.etag : mcs_str{});
+  add("Cache-Status", response.cache_status_field);
   r->headers_out.status = static_cast<ngx_uint_t>(response.status);
   r->headers_out.content_length_n = static_cast<off_t>(response.body_length);
+  if (add_fields(r, response) != NGX_OK) return NGX_ERROR;
   r->headers_out.last_modified_time = response.last_modified;
-  if (response.last_modified_field.size > 0) {
-    r->headers_out.last_modified = add_header(r, kLastModified, response.last_modified_field);
-    if (r->headers_out.last_modified == nullptr) {
-      return NGX_ERROR;
-    }
-  }
-  if (response.etag.size > 0 && core->etag) {
-    r->headers_out.etag = add_header(r, kEtag, response.etag);
-    if (r->headers_out.etag == nullptr) {
-      return NGX_ERROR;
-    }
-  }
-  if (response.cache_status_field.size > 0 &&
-      add_header(r, kCacheStatus, response.cache_status_field) == nullptr) {
-    return NGX_ERROR;
-  }
   return ngx_http_set_content_type(r);
 }
 
@@ -73,28 +51,13 @@ ngx_int_t send_response(ngx_http_request_t* r, RequestContext* context, const ng
     context->status = MCS_CACHE_BYPASS;
     return NGX_DECLINED;
   }
-  if (keep_until_end(r, context, path, response) != NGX_OK) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  }
-  const ngx_int_t discarded = ngx_http_discard_request_body(r);
-  if (discarded != NGX_OK) {
-    return discarded;
-  }
-  r->connection->log->action = const_cast<char*>("sending response to client");
-  if (set_headers(r, *response) != NGX_OK) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  }
-  if (r != r->main && response->body_length == 0) {
-    return ngx_http_send_header(r);
-  }
+  const ngx_int_t begun = begin_sending(r, context, path, response);
+  if (begun != NGX_OK) return begun;
+  if (set_headers(r, *response) != NGX_OK) return NGX_HTTP_INTERNAL_SERVER_ERROR;
   r->allow_ranges = 1;
   // nginx cuts several ranges out of one buffer only.
   r->single_range = response->body_count > 1 || (response->body_pinned && must_copy(r));
-  const ngx_int_t rc = ngx_http_send_header(r);
-  if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
-    return rc;
-  }
-  return send_body(r, context, path, *response);
+  return send_all(r, context, path, *response);
 }
 
 void resume(ngx_http_request_t* r, RequestContext* context, bool timed_out) noexcept {
@@ -115,21 +78,15 @@ ngx_int_t static_handler(ngx_http_request_t* r) noexcept {
   }
 
   RequestContext* context = make_context(r);
-  if (context == nullptr) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  }
+  if (context == nullptr) return NGX_HTTP_INTERNAL_SERVER_ERROR;
 
   ngx_str_t path;
   size_t root_size;
   const u_char* end = ngx_http_map_uri_to_path(r, &path, &root_size, 0);
-  if (end == nullptr) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  }
+  if (end == nullptr) return NGX_HTTP_INTERNAL_SERVER_ERROR;
   path.len = static_cast<size_t>(end - path.data);
   context->key_path = key_path(core, path, root_size);
-  if (context->key_path.size == 0) {
-    return NGX_DECLINED;
-  }
+  if (context->key_path.size == 0) return NGX_DECLINED;
 
   mcs_static_request request = {};
   request.policy = conf->file_policy;
@@ -150,9 +107,7 @@ ngx_int_t static_handler(ngx_http_request_t* r) noexcept {
     r->main->count++;
     return NGX_DONE;
   }
-  if (outcome == MCS_DECLINED) {
-    return NGX_DECLINED;
-  }
+  if (outcome == MCS_DECLINED) return NGX_DECLINED;
   context->status = response.cache_status;
   return send_response(r, context, path, &response);
 }
@@ -179,9 +134,7 @@ ngx_int_t add_static_handler(ngx_conf_t* cf) noexcept {
   auto* core = static_cast<ngx_http_core_main_conf_t*>(
       ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module));
   ngx_array_t& handlers = core->phases[NGX_HTTP_CONTENT_PHASE].handlers;
-  if (ngx_array_push(&handlers) == nullptr) {
-    return NGX_ERROR;
-  }
+  if (ngx_array_push(&handlers) == nullptr) return NGX_ERROR;
   auto* first = static_cast<ngx_http_handler_pt*>(handlers.elts);
   for (ngx_uint_t i = handlers.nelts - 1; i > 1; --i) {
     first[i] = first[i - 1];

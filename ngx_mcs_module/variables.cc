@@ -32,9 +32,7 @@ ngx_int_t get_age(ngx_http_request_t* r, ngx_http_variable_value_t* value,
     return NGX_OK;
   }
   auto* digits = static_cast<u_char*>(ngx_pnalloc(r->pool, NGX_INT64_LEN));
-  if (digits == nullptr) {
-    return NGX_ERROR;
-  }
+  if (digits == nullptr) return NGX_ERROR;
   const u_char* end = ngx_sprintf(digits, "%L", context->age);
   set_value(value, digits, static_cast<size_t>(end - digits));
   return NGX_OK;
@@ -42,31 +40,18 @@ ngx_int_t get_age(ngx_http_request_t* r, ngx_http_variable_value_t* value,
 
 ngx_int_t get_proxied_key(ngx_http_request_t* r, const RequestContext* context,
                           ngx_http_variable_value_t* value) noexcept {
-  u_char text[256];
-  const size_t size = proxied_key(context, text, sizeof(text));
-  if (size == 0) {
-    value->not_found = 1;
-    return NGX_OK;
-  }
+  const size_t size = proxied_key(context, nullptr, 0);
   auto* key = static_cast<u_char*>(ngx_pnalloc(r->pool, size));
-  if (key == nullptr) {
-    return NGX_ERROR;
-  }
-  if (size <= sizeof(text)) {
-    ngx_memcpy(key, text, size);
-  } else {
-    proxied_key(context, key, size);
-  }
-  set_value(value, key, size);
+  if (key == nullptr) return NGX_ERROR;
+  set_value(value, key, proxied_key(context, key, size));
+  value->not_found = size == 0;
   return NGX_OK;
 }
 
 ngx_int_t get_key(ngx_http_request_t* r, ngx_http_variable_value_t* value,
                   uintptr_t /*data*/) noexcept {
   const RequestContext* context = request_context(r);
-  if (context != nullptr && context->exchange != nullptr) {
-    return get_proxied_key(r, context, value);
-  }
+  if (context != nullptr && context->exchange != nullptr) return get_proxied_key(r, context, value);
   if (context == nullptr || context->key_path.size == 0) {
     value->not_found = 1;
     return NGX_OK;
@@ -74,9 +59,7 @@ ngx_int_t get_key(ngx_http_request_t* r, ngx_http_variable_value_t* value,
   const ngx_str_t& base = location_conf(r)->full_key_base;
   const mcs_str& path = context->key_path;
   auto* key = static_cast<u_char*>(ngx_pnalloc(r->pool, base.len + path.size));
-  if (key == nullptr) {
-    return NGX_ERROR;
-  }
+  if (key == nullptr) return NGX_ERROR;
   ngx_memcpy(ngx_cpymem(key, base.data, base.len), path.data, path.size);
   set_value(value, key, base.len + path.size);
   return NGX_OK;
@@ -93,9 +76,7 @@ ngx_http_variable_t variables[] = {
 ngx_int_t add_variables(ngx_conf_t* cf) noexcept {
   for (ngx_http_variable_t& known : variables) {
     ngx_http_variable_t* variable = ngx_http_add_variable(cf, &known.name, known.flags);
-    if (variable == nullptr) {
-      return NGX_ERROR;
-    }
+    if (variable == nullptr) return NGX_ERROR;
     variable->get_handler = known.get_handler;
     variable->data = known.data;
   }

@@ -43,9 +43,7 @@ void dispatch(ngx_event_t* /*event*/) noexcept {
 void join() noexcept {
   auto* cycle = const_cast<ngx_cycle_t*>(ngx_cycle);
   const MainConf* conf = main_conf(cycle);
-  if (conf == nullptr) {
-    return;
-  }
+  if (conf == nullptr) return;
   last_join = ngx_current_msec;
   const mcs_callbacks callbacks = {nullptr, write_log, wake};
   char error[kErrorSize];
@@ -89,9 +87,7 @@ void on_tick(ngx_event_t* event) noexcept {
 
 ngx_int_t prepare_domain(ngx_cycle_t* cycle) noexcept {
   MainConf* conf = main_conf(cycle);
-  if (conf == nullptr || ngx_test_config) {
-    return NGX_OK;
-  }
+  if (conf == nullptr || ngx_test_config) return NGX_OK;
   // Workers give up root's rights, so what root creates must belong to them.
   if (geteuid() == 0 && conf->domain.owner == nullptr) {
     auto* core = reinterpret_cast<ngx_core_conf_t*>(ngx_get_conf(cycle->conf_ctx, ngx_core_module));

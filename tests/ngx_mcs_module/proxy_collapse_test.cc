@@ -139,6 +139,32 @@ TEST_F(NginxProxyCollapseTest, FillGoesOnWhenItsClientLeaves) {
   EXPECT_EQ(origin_.count(), 2u);
 }
 
+TEST_F(NginxProxyCollapseTest, ClientThatReadsNothingHoldsNobodyUp) {
+  const std::string huge = text_of_size(20'000'000);  // more than sockets hold
+  const OriginAnswer answer = fresh(huge + kRest);
+  origin_.on("/a", [&](OriginExchange& exchange) {
+    exchange.send_head(answer);
+    exchange.send_body(huge);
+    exchange.wait(rest_);
+    exchange.send_body(kRest);
+  });
+  options().mcs->size = "256m";
+  start_proxy();
+  RawConnection stuck = open_get("/a");
+  stuck.set_receive_buffer(4096);
+  ASSERT_TRUE(origin_.wait_for_requests("/a", 1));
+  RawConnection follower = open_get("/a");
+  // All but what nginx keeps in buffers until they are full.
+  for (size_t got = 0; got < huge.size() - 100'000;) {
+    const auto some = follower.read_some();
+    ASSERT_TRUE(some && !some->empty()) << "stopped after " << got;
+    got += some->size();
+  }
+  rest_.open();
+  EXPECT_TRUE(get("/a").body == answer.body);
+  EXPECT_EQ(origin_.count("/a"), 1u);
+}
+
 // A second nginx, on the same domain.
 class NginxProxyPairTest : public NginxProxyCollapseTest {
  protected:
