@@ -33,7 +33,8 @@ bool starts_with(const char* text, const char* prefix) noexcept {
 // traditionally named by a type.
 bool is_for_default_handler(const request_rec* r) noexcept {
   return r->proxyreq == PROXYREQ_NONE &&
-         (r->handler == nullptr || strcmp(r->handler, "default-handler") == 0 ||
+         (r->handler == nullptr || *r->handler == '\0' ||
+          strcmp(r->handler, "default-handler") == 0 ||
           (strchr(r->handler, '/') != nullptr && !starts_with(r->handler, "proxy:") &&
            !starts_with(r->handler, "application/x-httpd-")));
 }
