@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "loadtest/bench/hit.h"
 
+#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <map>
 #include <random>
 
@@ -128,6 +131,9 @@ void HitBenchmark::add_options(CLI::App& app) {
       ->delimiter(',')
       ->check(CLI::Range(1, 100'000))
       ->capture_default_str();
+  app.add_flag("--realtime", realtime_,
+               "Servers and client take precedence over everything else on the machine (SCHED_FIFO; "
+               "root only)");
 }
 
 Result<nlohmann::json> HitBenchmark::run(const std::atomic<bool>& interrupted) {
@@ -139,6 +145,13 @@ Result<nlohmann::json> HitBenchmark::run(const std::atomic<bool>& interrupted) {
   }
   constexpr int kServerCpu = 0;
   constexpr int kClientCpu = 1;
+  if (realtime_) {
+    // Inherited by all that is started from here.
+    const sched_param priority{10};
+    if (sched_setscheduler(0, SCHED_FIFO, &priority) != 0) {
+      return fail("--realtime is not permitted: {}; run it as root", std::strerror(errno));
+    }
+  }
   std::vector<size_t> sizes;
   for (const size_t kib : kib_) {
     sizes.push_back(kib * 1024);
@@ -226,6 +239,7 @@ Result<nlohmann::json> HitBenchmark::run(const std::atomic<bool>& interrupted) {
   json["connections"] = connections_;
   json["seed"] = seed;
   json["quick"] = quick;
+  json["realtime"] = realtime_;
   return json;
 }
 

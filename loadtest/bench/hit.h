@@ -21,6 +21,7 @@ class HitBenchmark : public Benchmark {
   int seconds_ = 0;  // 0: 1 when quick, else 2
   int connections_ = 32;
   std::vector<size_t> kib_ = {1, 16, 100};
+  bool realtime_ = false;
 };
 
 }  // namespace mcs::loadtest

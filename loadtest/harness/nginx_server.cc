@@ -139,6 +139,12 @@ std::vector<std::string> NginxServer::start_command() const {
           (prefix() / "error.log").string(),   "-c", config_file().string()};
 }
 
+std::vector<std::string> NginxServer::foreground_command() const {
+  auto words = start_command();
+  words.insert(words.end(), {"-g", "daemon off;"});
+  return words;
+}
+
 std::vector<std::string> NginxServer::check_command() const {
   auto words = start_command();
   words.push_back("-t");

@@ -22,6 +22,7 @@ class NginxServer : public WebServer {
   // one finish with QUIT. Returns when the old master has gone.
   Result<void> upgrade_binary();
   std::vector<pid_t> worker_pids() const override;
+  std::vector<std::string> foreground_command() const override;
 
  protected:
   std::string config_text() const override;

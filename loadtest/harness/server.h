@@ -114,6 +114,9 @@ class WebServer {
 
   const std::filesystem::path& prefix() const { return prefix_.path(); }
   std::filesystem::path config_file() const;
+  // Runs the server in the foreground with the configuration that check_config() has written: for
+  // tests that put it into a container. start() needs no such thing.
+  virtual std::vector<std::string> foreground_command() const { return start_command(); }
   // What the server wrote to its error log and its standard error so far.
   std::string error_log() const;
   bool wait_for_log(std::string_view text,

@@ -235,7 +235,7 @@ TEST_F(GsmEmuTest, StatusNamesInstancesAndDamage) {
   EXPECT_EQ(domain["instances"][0]["server"], "server/1");
   EXPECT_EQ(domain["in_use"], true);
   EXPECT_EQ(run({"lose", "d", "1"}).exit_code, 0);
-  EXPECT_EQ(run({"damage", "d", "0", "--random", "20", "--where", "header"}).exit_code, 0);
+  EXPECT_EQ(run({"damage", "d", "0", "--offset", "20"}).exit_code, 0);
   domain = run_json({"status", "d"})[0];
   EXPECT_THAT(domain["nodes"][1]["state"].get<std::string>(), HasSubstr("lost"));
   EXPECT_NE(domain["nodes"][0]["state"], "ok");

@@ -152,6 +152,24 @@ TEST_P(DomainTest, MemoryThatIsLostWhileABodyIsSent) {
   EXPECT_TRUE(get(server, "/long.bin").body == body);
 }
 
+// What a build with other structures left or uses is neither touched nor in the way.
+TEST_P(DomainTest, AnotherLayoutLiesBeside) {
+  namespace fs = std::filesystem;
+  WebServer& server = start(GetParam());
+  get_hit(server, "/small.txt");
+  ASSERT_TRUE(server.stop());
+  const fs::path ours = *fs::directory_iterator(domain_directory());
+  const fs::path theirs = domain_directory() / "mcs-test.12345678";
+  ASSERT_TRUE(ours.filename().string().starts_with("mcs-test.")) << ours;
+  fs::rename(ours, theirs);
+  const auto changed = fs::last_write_time(theirs / "segment.0.1");
+  start(server);
+  EXPECT_EQ(get(server, "/small.txt").cache_status(), "MISS");
+  EXPECT_EQ(get(server, "/small.txt").cache_status(), "HIT");
+  EXPECT_TRUE(fs::exists(ours));
+  EXPECT_EQ(fs::last_write_time(theirs / "segment.0.1"), changed);
+}
+
 TEST_P(DomainTest, OtherSizeIsUsedAsItIsAndSaid) {
   WebServer& server = start(GetParam());
   get_hit(server, "/small.txt");
