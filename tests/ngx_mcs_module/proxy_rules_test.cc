@@ -325,5 +325,42 @@ TEST_F(NginxProxyRulesTest, UsefulWithoutTheDomain) {
   EXPECT_EQ(get("/a").cache_status(), "");
 }
 
+TEST_F(NginxProxyRulesTest, ExampleOfAReverseProxy) {
+  const char* directory = getenv("MCS_CONF_DIR");
+  ASSERT_NE(directory, nullptr);
+  auto example = read_file(std::filesystem::path(directory) / "reverse-proxy.conf");
+  ASSERT_TRUE(example);
+  // What a reader of the example would adapt to his machine.
+  const auto replace = [&](const std::string& from, const std::string& to) {
+    const size_t at = example->find(from);
+    ASSERT_NE(at, std::string::npos) << from;
+    example->replace(at, from.size(), to);
+  };
+  const std::string address = "127.0.0.1:" + std::to_string(free_port());
+  replace("listen 80;", "listen " + address + ";");
+  replace("server 127.0.0.1:8080;", "server 127.0.0.1:" + std::to_string(origin_.port()) + ";");
+  replace("mcs_domain web size=256m;",
+          "mcs_domain web size=64m dir=" + domain_directory().string() + ";");
+  const McsOptions mcs = *options().mcs;
+  options().mcs.reset();
+  options().main_extra = "load_module " + mcs.module.string() + ";\n";
+  options().http_extra = *example;
+  start();
+  const std::string url = "http://" + address;
+  on_numbered("/page", "max-age=600");
+  EXPECT_EQ(get(url + "/page?utm_source=a&x=1").header("X-Cache"), "MISS");
+  const HttpResponse hit = get(url + "/page?x=1&utm_source=b");
+  EXPECT_EQ(hit.header("X-Cache"), "HIT");
+  EXPECT_THAT(hit.header("Cache-Status"), HasSubstr("hit"));
+  EXPECT_EQ(get(url + "/page?x=1", {"Cookie: session=1"}).header("X-Cache"), "BYPASS");
+  HttpRequest purge;
+  purge.method = "PURGE";
+  purge.url = url + "/page?x=1";
+  EXPECT_EQ(send(purge).status, 200);
+  EXPECT_EQ(get(url + "/page?x=1").body, "3");
+  origin_.down();
+  EXPECT_EQ(get(url + "/other").status, 502);
+}
+
 }  // namespace
 }  // namespace mcs::loadtest
