@@ -253,21 +253,40 @@ TEST_F(NginxProxyCollapseTest, WaitEndsAtTheLockTimeout) {
 }
 
 TEST_F(NginxProxyCollapseTest, TruncatedResponseIsNotStored) {
-  origin_.on("/cut", [](OriginExchange& exchange) {
-    if (exchange.request().number == 1) {
-      exchange.send_head(fresh(kFirst + kRest));
+  const auto cut = [](OriginAnswer::Framing framing) {
+    return [framing](OriginExchange& exchange) {
+      OriginAnswer answer = fresh(kFirst + kRest);
+      answer.framing = framing;
+      if (exchange.request().number > 1) {
+        exchange.answer(answer);
+        return;
+      }
+      exchange.send_head(answer);
       exchange.send_body(kFirst);
       exchange.reset();
-    } else {
-      exchange.answer(fresh("whole"));
-    }
-  });
-  start_proxy();
-  RawConnection client = open_get("/cut");
-  EXPECT_FALSE(client.read_response());
-  const HttpResponse again = get("/cut");
-  EXPECT_EQ(again.cache_status(), "MISS");
-  EXPECT_EQ(again.body, "whole");
+    };
+  };
+  origin_.on("/length", cut(OriginAnswer::kLength));
+  origin_.on("/chunked", cut(OriginAnswer::kChunked));
+  start_proxy("proxy_http_version 1.1;");
+  for (const std::string path : {"/length", "/chunked"}) {
+    RawConnection client = open_get(path);
+    EXPECT_FALSE(client.read_response());
+    const HttpResponse again = get(path);
+    EXPECT_EQ(again.cache_status(), "MISS");
+    EXPECT_TRUE(again.body == kFirst + kRest);
+  }
+}
+
+TEST_F(NginxProxyCollapseTest, InternalRedirectHoldsNobodyUp) {
+  origin_.on("/a", {200, {"X-Accel-Redirect: /inside/b", "Cache-Control: max-age=60"}, ""});
+  origin_.on("/inside/b", [this](OriginExchange& exchange) { exchange.wait(rest_); });
+  start_proxy("mcs_cache_lock_timeout 60s;",
+              "location /inside/ { internal; " + proxy_pass() + " }\n");
+  RawConnection first = open_get("/a");
+  ASSERT_TRUE(origin_.wait_for_requests("/inside/b", 1));
+  RawConnection second = open_get("/a");
+  EXPECT_TRUE(origin_.wait_for_requests("/a", 2));
 }
 
 }  // namespace
