@@ -120,7 +120,8 @@ MCS_API void mcs_tick(mcs_process *process);
 
 /**
  * A descriptor that becomes readable when waiters of this process may go on: then call
- * mcs_dispatch. It belongs to the process (do not close it). Event-driven servers only.
+ * mcs_dispatch. It belongs to the process (do not close it). Event-driven servers only. -1: it could
+ * not be made; waits then end by their own limits.
  */
 MCS_API int mcs_wake_fd(mcs_process *process);
 
@@ -264,7 +265,8 @@ typedef struct mcs_static_request {
 /**
  * Serve a local file through the cache: from memory if it is there and was checked within
  * the policy's `valid`, otherwise read it, store it and serve it.
- * MCS_DECLINED: not a regular readable file (the server answers 404, 403, index, ... itself);
+ * MCS_DECLINED: not a regular readable file (the server answers 404, 403, index, ... itself), or
+ * process is NULL;
  * MCS_FILE: too large, too young, no space: served from the file, with the same ETag.
  */
 MCS_API mcs_outcome mcs_static_get(mcs_process *process, const mcs_static_request *request,

@@ -26,18 +26,22 @@ struct AgentProgram {
 AgentProgram agent_program;
 
 void log_events(mcs_process& process) {
-  process.events_seen.resize(process.domain->node_count(), 0);
+  process.events_seen.resize(process.domain->node_count());
   for (std::uint32_t node = 0; node < process.domain->node_count(); ++node) {
     gsm::Segment& segment = process.domain->segment(node);
     if (segment.lost()) continue;
     runtime::EventRing* ring = &process.instance->events(node);
     const std::uint64_t next = ring->next.load(std::memory_order_acquire);
-    std::uint64_t& seen = process.events_seen[node];
-    if (seen == 0) seen = next;  // what happened before we joined is not our news
+    auto& [seen, unready] = process.events_seen[node];
+    // Also from before we joined: whoever could have printed it may be the one who died.
     if (next - seen > runtime::kEvents) seen = next - runtime::kEvents;
     for (; seen < next; ++seen) {
       runtime::Event& slot = ring->events[seen % runtime::kEvents];
-      if (slot.ready.load(std::memory_order_acquire) != seen + 1) break;
+      if (slot.ready.load(std::memory_order_acquire) != seen + 1) {
+        if (unready == seen + 1) continue;  // since the last tick: its writer has died
+        unready = seen + 1;
+        break;
+      }
       // One line per recovery in the whole domain: whoever sets `logged` prints it.
       std::uint32_t not_yet = 0;
       if (!std::atomic_ref<std::uint32_t>(slot.logged).compare_exchange_strong(not_yet, 1)) continue;

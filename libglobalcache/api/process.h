@@ -60,7 +60,13 @@ struct mcs_process {
   std::mutex tick_mutex;
   std::uint64_t known_agent = 0;
   std::uint64_t last_look_ns = 0;
-  std::vector<std::uint64_t> events_seen;
+  /// Of one node's ring of events: the next ticket to look at, and 1 + the one that was not ready
+  /// at the last tick.
+  struct EventsSeen {
+    std::uint64_t next = 0;
+    std::uint64_t unready = 0;
+  };
+  std::vector<EventsSeen> events_seen;
 
   void log(int level, const std::string& line) const {
     if (callbacks.log != nullptr) callbacks.log(callbacks.context, level, line.c_str());

@@ -370,6 +370,7 @@ mcs_outcome mcs_static_get(mcs_process* process, const mcs_static_request* reque
   *response = mcs_response{};
   response->file_fd = -1;
   response->last_modified = -1;
+  if (process == nullptr) return MCS_DECLINED;
   api::Request r{*process, *request, *response, {}};
   // Reused, so that a hit allocates nothing.
   static thread_local std::string key;

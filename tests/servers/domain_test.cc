@@ -3,6 +3,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <csignal>
+
 #include "loadtest/harness/net.h"
 #include "tests/servers/server_fixture.h"
 
@@ -168,6 +170,21 @@ TEST_P(DomainTest, AnotherLayoutLiesBeside) {
   EXPECT_EQ(get(server, "/small.txt").cache_status(), "HIT");
   EXPECT_TRUE(fs::exists(ours));
   EXPECT_EQ(fs::last_write_time(theirs / "segment.0.1"), changed);
+}
+
+// Also when the only one who could have printed the line is the one who died.
+TEST_P(DomainTest, OneLogLineForEachRecovery) {
+  ServerOptions options = default_options();
+  options.workers = 1;
+  WebServer& server = start(GetParam(), options);
+  get_hit(server, "/small.txt");
+  const pid_t victim = server.worker_pids().at(0);
+  ::kill(victim, SIGKILL);
+  const std::string line = " pid " + std::to_string(victim) + " on node 0";
+  EXPECT_TRUE(server.wait_for_log(line, std::chrono::seconds(20)));
+  EXPECT_EQ(get(server, "/small.txt").cache_status(), "HIT");
+  const std::string log = server.error_log();
+  EXPECT_EQ(log.find(line, log.find(line) + 1), std::string::npos) << log;
 }
 
 TEST_P(DomainTest, OtherSizeIsUsedAsItIsAndSaid) {
