@@ -467,32 +467,35 @@ std::uint64_t GlobalCache::reclaim(bool wait) {
     return 0;
   }
   if (limbo_used_.count() == 0) return 0;
+  // What is freed below must have been retired and unlinked before the ledgers are read: an entry
+  // that another thread retires later may have been pinned in between.
+  std::array<Link, kLimbo> candidates{};
   for (std::uint32_t place = 0; place < kLimbo; ++place) {
     if (!limbo_ready_.in_use(place)) continue;
     const Link link{area_.limbo[place].load(kAcquire)};
     Descriptor* d = memory_.resolve(link);
     if (d == nullptr) continue;
-    const std::uint64_t word = d->state.load(kAcquire);
-    if (EntryWord::state(word) == EntryState::kRetired &&
-        EntryWord::version(word) == link.version() &&
-        (EntryWord::flags(word) & EntryWord::kUnlinked) == 0) {
+    const auto is_retired = [&](std::uint64_t word) {
+      return EntryWord::version(word) == link.version() &&
+             EntryWord::state(word) == EntryState::kRetired;
+    };
+    std::uint64_t word = d->state.load(kAcquire);
+    if (is_retired(word) && (EntryWord::flags(word) & EntryWord::kUnlinked) == 0) {
       unlink(link, *d);
+      word = d->state.load(kAcquire);
+    }
+    if (is_retired(word) && (EntryWord::flags(word) & EntryWord::kUnlinked) != 0 &&
+        EntryWord::owner_plus_one(word) == instance_.slot_number() + 1) {
+      candidates[place] = link;
     }
   }
   const auto pinned = pins_.collect();
   if (!pinned) return 0;
   std::uint64_t freed = 0;
   for (std::uint32_t place = 0; place < kLimbo; ++place) {
-    if (!limbo_ready_.in_use(place)) continue;
-    const Link link{area_.limbo[place].load(kAcquire)};
-    Descriptor* d = memory_.resolve(link);
-    if (d == nullptr) continue;
-    const std::uint64_t word = d->state.load(kAcquire);
-    const bool ours = EntryWord::version(word) == link.version() &&
-                      EntryWord::state(word) == EntryState::kRetired &&
-                      EntryWord::owner_plus_one(word) == instance_.slot_number() + 1;
-    if (!ours || (EntryWord::flags(word) & EntryWord::kUnlinked) == 0) continue;
-    if (std::binary_search(pinned->begin(), pinned->end(), link.value)) continue;
+    const Link link = candidates[place];
+    Descriptor* d = link.value != 0 ? memory_.resolve(link) : nullptr;
+    if (d == nullptr || std::binary_search(pinned->begin(), pinned->end(), link.value)) continue;
     std::vector<Extent> extents;
     std::uint64_t units = 0;
     if (space_.extents(load_sealed(*d), d->overflow.load(kAcquire), false, extents)) {
