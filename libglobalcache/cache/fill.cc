@@ -215,7 +215,7 @@ bool Fill::commit(std::int64_t checked_ms) {
       return false;
     }
   }
-  cache_->retire_duplicates(hash_, key_);
+  cache_->retire_duplicates(link_, hash_, key_);
   cache_->area_.fills[static_cast<std::size_t>(slot_)].store(0, kRelease);
   cache_->fills_used_.give_back(slot_);
   cache_->wake_waiters(d.progress.load(kAcquire));

@@ -572,10 +572,10 @@ GlobalCache::KeyRead GlobalCache::read_key(Link link, const Descriptor& d, std::
 
 // Of two fills of one key that were allowed at once the one that was linked later counts, whichever
 // is sealed first; the other one goes, as do those that either replaces.
-void GlobalCache::retire_duplicates(std::uint64_t hash, std::string_view whole_key) {
+void GlobalCache::retire_duplicates(Link sealed, std::uint64_t hash, std::string_view whole_key) {
   std::array<Link, 8> older;
   std::size_t n = 0;
-  bool newest_seen = false;
+  Link newest;
   std::string key;
   index_.walk(
       hash,
@@ -583,20 +583,28 @@ void GlobalCache::retire_duplicates(std::uint64_t hash, std::string_view whole_k
         if (EntryWord::state(word) != EntryState::kSealed) return false;
         const KeyRead answer = read_key(link, entry, key);
         if (answer == KeyRead::kGone || (answer == KeyRead::kRead && key != whole_key)) return false;
-        if (newest_seen || answer == KeyRead::kDamaged) {
+        if (newest.value != 0 || answer == KeyRead::kDamaged) {
           older[n++] = link;
         } else {
-          newest_seen = true;
+          newest = link;
         }
-        return n == older.size();
+        return n + 1 == older.size();
       },
       [&] {
         n = 0;
-        newest_seen = false;
+        newest = {};
       });
+  // Evicted or replaced already: what is left may be what it replaced, which must not come back.
+  const Descriptor* d = memory_.resolve(sealed);
+  const std::uint64_t word = d == nullptr ? 0 : d->state.load(std::memory_order_seq_cst);
+  if (newest.value != 0 && !(newest == sealed) &&
+      (EntryWord::state(word) != EntryState::kSealed ||
+       EntryWord::version(word) != sealed.version())) {
+    older[n++] = newest;
+  }
   for (std::size_t i = 0; i < n; ++i) {
-    if (Descriptor* d = memory_.resolve(older[i]); d != nullptr) {
-      if (!retire(older[i])) retire_as_orphan(older[i], *d);
+    if (Descriptor* old = memory_.resolve(older[i]); old != nullptr) {
+      if (!retire(older[i])) retire_as_orphan(older[i], *old);
     }
   }
 }

@@ -317,7 +317,7 @@ class GlobalCache final : public runtime::RecoverySteps {
   void wake_waiters(std::uint64_t progress);
   enum class KeyRead { kRead, kGone, kDamaged };
   KeyRead read_key(Link link, const Descriptor& d, std::string& key);
-  void retire_duplicates(std::uint64_t hash, std::string_view whole_key);
+  void retire_duplicates(Link sealed, std::uint64_t hash, std::string_view whole_key);
   void keep_inherited_limbo(runtime::RecoveryCounts& counts);
   void retire_filling(Link link, Descriptor& d, std::uint64_t owner_plus_one);
   void adopt_orphans(std::uint32_t segment);

@@ -55,7 +55,7 @@ bool GlobalCache::take_over(const DeadInstance& dead, RecoveryCounts& counts) {
           // It died between publishing and retiring the entry it replaced.
           std::string key;
           if (read_key(link, *d, key) == KeyRead::kRead) {
-            retire_duplicates(d->sealed[0].load(kAcquire), key);
+            retire_duplicates(link, d->sealed[0].load(kAcquire), key);
           }
           wake_waiters(d->progress.load(kAcquire));
         }

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// mcs-chaos NAME [OPTION…]: one name for all programs that break things on purpose. Each is a program
+// of its own beside this one, since some are built in ways that do not go together.
+#include <unistd.h>
+
+#include <cerrno>
+#include <climits>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <vector>
+
+namespace {
+
+struct Campaign {
+  const char* name;
+  const char* program;
+  const char* option;  // given to the program first; nullptr: none
+  const char* description;
+};
+
+constexpr Campaign kCampaigns[] = {
+    {"kill-points", "mcs-killpoints", nullptr,
+     "kill operations on shared memory before every store, and their recoverers too"},
+    {"interleavings", "mcs-killpoints", "--interleave",
+     "run two operations at once in all orders that matter, and kill one of them on the way"},
+};
+
+void usage(std::FILE* to) {
+  std::fprintf(to, "Breaks things on purpose and looks for wrong answers.\n\n"
+                   "Usage: mcs-chaos NAME [OPTION...]\n\n");
+  for (const Campaign& c : kCampaigns) std::fprintf(to, "  %-14s %s\n", c.name, c.description);
+  std::fprintf(to, "\nmcs-chaos NAME --help explains the options. The exit status is 0 if nothing went "
+                   "wrong, 1 if\nsomething did, and another one if nothing was tried.\n");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc < 2) {
+    usage(stderr);
+    return 2;
+  }
+  const std::string name = argv[1];
+  if (name == "-h" || name == "--help" || name == "help") {
+    usage(stdout);
+    return 0;
+  }
+  char self[PATH_MAX] = {};
+  if (::readlink("/proc/self/exe", self, sizeof self - 1) < 0) {
+    std::perror("mcs-chaos: cannot find its own program");
+    return 2;
+  }
+  for (const Campaign& c : kCampaigns) {
+    if (name != c.name) continue;
+    const std::string path = std::string(self, std::strrchr(self, '/') + 1 - self) + c.program;
+    std::vector<char*> arguments{argv[1]};
+    std::string option = c.option == nullptr ? "" : c.option;
+    if (!option.empty()) arguments.push_back(option.data());
+    arguments.insert(arguments.end(), argv + 2, argv + argc);
+    arguments.push_back(nullptr);
+    ::execv(path.c_str(), arguments.data());
+    std::fprintf(stderr, "mcs-chaos: cannot run %s: %s; build it with ./mcs build\n", path.c_str(),
+                 std::strerror(errno));
+    return 2;
+  }
+  std::fprintf(stderr, "mcs-chaos: no campaign '%s'; mcs-chaos --help lists them\n", name.c_str());
+  return 2;
+}

@@ -1,0 +1,441 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/killpoints/campaign.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+namespace mcs::killpoints {
+
+namespace {
+
+constexpr std::uint64_t kStepLimit = 3000000;
+constexpr std::size_t kReports = 60;
+constexpr std::size_t kMostStores = 1 << 20;
+// Who takes a survivor's place where all the members are dead.
+constexpr unsigned kLateJoiners[] = {9, 10, 11};
+
+}  // namespace
+
+Campaign::Campaign(World& world, CampaignOptions options)
+    : world_(world), options_(std::move(options)), random_(options_.seed) {}
+
+bool Campaign::time_is_up() const {
+  return (options_.stop_at_violation && result_.violations > 0) ||
+         (options_.seconds > 0 && std::chrono::steady_clock::now() >= until_) ||
+         (options_.max_points > 0 && result_.points >= options_.max_points);
+}
+
+CampaignResult Campaign::run() {
+  const auto begin = std::chrono::steady_clock::now();
+  until_ = begin + std::chrono::microseconds(static_cast<std::int64_t>(options_.seconds * 1e6));
+  hooks.step_limit = kStepLimit;
+  std::vector<Case> cases;
+  for (const StartState& start : start_states()) {
+    if (!options_.only_state.empty() && start.name != options_.only_state) continue;
+    for (const Operation& operation : operations()) {
+      if (!options_.only_operation.empty() && operation.name != options_.only_operation) continue;
+      cases.push_back({&start, &operation});
+    }
+  }
+  std::vector<Case> possible;
+  for (const Case& wanted : cases) {
+    if (time_is_up() && !options_.all_distinct) {
+      result_.complete = false;
+      break;
+    }
+    if (!prepare(wanted)) continue;
+    possible.push_back(wanted);
+    if (options_.exhaustive) {
+      kill_everywhere();
+    } else {
+      kill_at_distinct_points();
+    }
+    world_.restore(snapshot_);
+  }
+  const auto enough = [&] {
+    return time_is_up() || (options_.pairs > 0 && result_.double_kills >= options_.pairs) ||
+           (options_.pairs == 0 && options_.seconds == 0 && options_.max_points == 0);
+  };
+  while (!options_.exhaustive && !possible.empty() && !enough()) {
+    // Class by class, since building one takes longer than a run.
+    std::shuffle(possible.begin(), possible.end(), random_);
+    std::stable_sort(possible.begin(), possible.end(),
+                     [](const Case& x, const Case& y) { return x.start < y.start; });
+    std::rotate(possible.begin(), possible.begin() + static_cast<long>(random_() % possible.size()),
+                possible.end());
+    for (const Case& wanted : possible) {
+      if (enough()) break;
+      if (prepare(wanted)) kill_twice(6);
+      world_.restore(snapshot_);
+    }
+  }
+  hooks.log_undo = false;
+  hooks.step_limit = 0;
+  result_.seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return result_;
+}
+
+// Brings the world to where the operation starts. False: it makes no sense in this class.
+bool Campaign::prepare(const Case& wanted) {
+  start_ = wanted.start;
+  operation_ = wanted.operation;
+  hooks.log_undo = false;
+  if (built_ != start_) {
+    world_.create(start_->options);
+    start_->build(world_);
+    if (world_.violated()) {
+      ++result_.violations;
+      result_.reports.push_back(
+          fmt::format("building \"{}\": {}", start_->name, world_.violation()));
+    }
+    world_.save(fresh_);
+    built_ = start_;
+  }
+  world_.load(fresh_);
+  world_.clear_violation();
+  const bool applies = operation_->prepare(world_, *start_, operation_->victim);
+  if (world_.violated()) {
+    ++result_.violations;
+    result_.reports.push_back(fmt::format("preparing {} from \"{}\": {}", operation_->name,
+                                          start_->name, world_.violation()));
+    return false;
+  }
+  if (!applies) return false;
+  world_.save(snapshot_);
+  hooks.log_undo = true;
+  keys_ = {kTarget, kFresh, 29};
+  for (unsigned k = 0; k < kKeys; ++k) {
+    if (world_.state().allowed[k] != 0) keys_.insert(k);
+  }
+  return true;
+}
+
+void Campaign::count(const Outcome& outcome) {
+  result_.distinct.emplace(operation_->name, start_->name,
+                           outcome.killed ? place_of(outcome.where) : 0);
+  ++result_.points;
+  ++result_.operations[operation_->name];
+}
+
+void Campaign::kill_at_distinct_points() {
+  learn();
+  // Of the times that a store of the program is performed, any one.
+  std::map<std::uint64_t, std::pair<std::uint64_t, std::uint64_t>> chosen;
+  for (std::uint64_t kill = 1; kill <= trace_.size(); ++kill) {
+    auto& [times, one_of_them] = chosen[trace_[kill - 1]];
+    if (random_() % ++times == 0) one_of_them = kill;
+  }
+  std::vector<std::uint64_t> kills;
+  for (const auto& [place, choice] : chosen) kills.push_back(choice.second);
+  // The last point is the finished operation, whose process dies before it does anything else.
+  kills.push_back(~0ULL);
+  for (const std::uint64_t kill : kills) {
+    if (time_is_up() && !options_.all_distinct) {
+      result_.complete = false;
+      return;
+    }
+    count(one(kill, 0, random_() % 2 == 0));
+  }
+  check_harness();
+}
+
+void Campaign::kill_everywhere() {
+  const Outcome whole = learn();
+  for (std::uint64_t kill = 1; kill <= whole.stores + 1; ++kill) {
+    const std::uint64_t at = kill > whole.stores ? ~0ULL : kill;
+    for (const bool eager : {false, true}) {
+      if (time_is_up()) {
+        result_.complete = false;
+        return;
+      }
+      const Outcome outcome = one(at, 0, eager);
+      count(outcome);
+      for (std::uint64_t second = 1; second <= outcome.recovery_stores && !time_is_up();
+           ++second) {
+        one(at, second, eager);
+      }
+    }
+    if (kill % 500 == 0) check_harness();
+  }
+  check_harness();
+}
+
+void Campaign::kill_twice(unsigned times) {
+  const Outcome whole = learn();
+  for (unsigned i = 0; i < times && !time_is_up(); ++i) {
+    const std::uint64_t kill = 1 + random_() % (whole.stores + 1);
+    const std::uint64_t at = kill > whole.stores ? ~0ULL : kill;
+    const bool eager = random_() % 2 == 0;
+    const Outcome outcome = one(at, 0, eager);
+    count(outcome);
+    for (unsigned j = 0; j < 4 && outcome.recovery_stores > 0; ++j) {
+      one(at, 1 + random_() % outcome.recovery_stores, eager);
+    }
+  }
+}
+
+void Campaign::check_harness() {
+  world_.restore(snapshot_);
+  const void* unseen = world_.difference(snapshot_);
+  if (unseen == nullptr) return;
+  result_.reports.push_back(
+      fmt::format("the harness itself: a store went by unseen: {}", world_.describe(unseen)));
+  ++result_.violations;
+}
+
+// Nobody dies: learn which stores there are and what the operation leaves alone.
+Campaign::Outcome Campaign::learn() {
+  world_.restore(snapshot_);
+  world_.clear_violation();
+  must_hit_.clear();
+  Outcome outcome;
+  const unsigned victim = operation_->victim;
+  const std::function<void()> act = [&] { operation_->run(world_, *start_, victim); };
+  // What is there before and also after the operation must be there at every instant in between.
+  std::vector<bool> before(kKeys);
+  const auto present = [&](unsigned k) {
+    int version = -1;
+    const Member& m = world_.member(kFirstSurvivor);
+    if (m.alive) world_.as(kFirstSurvivor, [&] { version = world_.get(kFirstSurvivor, k); });
+    return version >= 0;
+  };
+  for (const unsigned k : keys_) before[k] = present(k);
+  world_.restore(snapshot_);
+  trace_.resize(kMostStores);
+  hooks.trace = trace_.data();
+  hooks.trace_size = trace_.size();
+  hooks.kill_before = 0;
+  hooks.stores = 0;
+  const ActorEnd end = run_actor(victim, act);
+  hooks.trace_size = 0;
+  if (end == ActorEnd::kHung) world_.violate("the operation hangs although everybody lives");
+  outcome.stores = hooks.stores;
+  trace_.resize(std::min<std::uint64_t>(kMostStores, outcome.stores));
+  flush_delayed();
+  for (const unsigned k : keys_) {
+    if (before[k] && k != kTarget && k != kFresh && k != 29 && present(k)) must_hit_.insert(k);
+  }
+  finish_the_living();
+  if (world_.violated()) report(0, 0, false, outcome);
+  return outcome;
+}
+
+Campaign::Outcome Campaign::one(std::uint64_t kill, std::uint64_t second, bool eager) {
+  const auto hit = [](const Access& access, const void* campaign) {
+    const auto& self = *static_cast<const Campaign*>(campaign);
+    return self.world_.classify(access.address) == self.options_.mutated;
+  };
+  hooks.mutation = {options_.mutation, hit, this};
+  const Outcome outcome = one_as_it_is(kill, second, eager);
+  hooks.mutation = {};
+  drop_delayed();
+  return outcome;
+}
+
+Campaign::Outcome Campaign::one_as_it_is(std::uint64_t kill, std::uint64_t second, bool eager) {
+  world_.restore(snapshot_);
+  world_.clear_violation();
+  Outcome outcome;
+  const unsigned victim = operation_->victim;
+  const std::function<void()> act = [&] { operation_->run(world_, *start_, victim); };
+
+  hooks.stores = 0;
+  hooks.kill_before = kill == ~0ULL ? 0 : kill;
+  const ActorEnd end = run_actor(victim, act);
+  hooks.kill_before = 0;
+  outcome.killed = end == ActorEnd::kKilled;
+  outcome.where = hooks.last;
+  if (end == ActorEnd::kHung) {
+    world_.violate("the operation hangs");
+  } else {
+    if (end == ActorEnd::kFinished) {
+      flush_delayed();
+    } else {
+      drop_delayed();
+    }
+    world_.declare_dead(victim);
+    aftermath(outcome, second, eager);
+  }
+  if (second != 0) ++result_.double_kills;
+  if (world_.violated()) report(kill, second, eager, outcome);
+  return outcome;
+}
+
+void Campaign::look(unsigned m, bool must_hit) {
+  world_.as(m, [&] {
+    for (const unsigned k : keys_) {
+      const int version = world_.get(m, k);
+      if (must_hit && version < 0 && must_hit_.contains(k)) {
+        world_.violate("key %u was lost by somebody's death", k);
+      }
+    }
+  });
+}
+
+// What survivors do before anybody has recovered anything: it may answer busy, but nothing wrong.
+void Campaign::work_beside_the_dead(unsigned m) {
+  world_.put(m, 12, 3);
+  world_.put(m, kFresh, 8);
+  if (!start_->evicts) world_.purge_key(m, 1);
+  world_.member(m).cache->tick();
+}
+
+void Campaign::finish_the_living() {
+  if (start_->suspended) {
+    for (const unsigned m : {kOther, kAnother}) {
+      if (!world_.member(m).alive || (m == kAnother && start_->name != "contended groups")) continue;
+      if (resume_actor(m) == ActorEnd::kHung) world_.violate("process %u hangs", m);
+    }
+  }
+  if (world_.member(kFirstSurvivor).alive) {
+    world_.as(kFirstSurvivor, [&] {
+      cache::Fill& fill = world_.state().fills[kFirstSurvivor];
+      if (fill) world_.put_commit(29, 1, fill);
+    });
+  }
+  for (unsigned i = 0; i < world_.state().hit_count; ++i) {
+    const unsigned m = world_.state().hit_owner[i];
+    if (world_.member(m).alive) world_.as(m, [&] { world_.unpin(i); });
+  }
+}
+
+void Campaign::aftermath(Outcome& outcome, std::uint64_t second, bool eager) {
+  std::vector<unsigned> survivors;
+  for (const unsigned m : {kFirstSurvivor, kSecondSurvivor, kThirdSurvivor}) {
+    if (world_.member(m).alive) survivors.push_back(m);
+  }
+  std::size_t late = 0;
+  const auto survivor = [&]() -> unsigned {
+    if (survivors.empty()) {
+      const unsigned m = kLateJoiners[late++];
+      world_.as(m, [&] {
+        if (!world_.join(m)) world_.violate("nobody lives and nobody can join");
+      });
+      if (world_.violated()) return m;
+      survivors.push_back(m);
+    }
+    return survivors.front();
+  };
+  unsigned m = survivor();
+  if (world_.violated()) return;
+  look(m, true);
+
+  const std::function<void()> recover = [&] {
+    if (eager) work_beside_the_dead(m);
+    world_.member(m).instance->recover_all("test");
+  };
+  hooks.stores = 0;
+  hooks.kill_before = second;
+  const ActorEnd end = run_actor(m, recover);
+  hooks.kill_before = 0;
+  outcome.recovery_stores = hooks.stores;
+  outcome.second_killed = end == ActorEnd::kKilled;
+  outcome.second_where = hooks.last;
+  if (end == ActorEnd::kHung) {
+    world_.violate("the recovery hangs");
+    return;
+  }
+  if (end == ActorEnd::kKilled) {
+    drop_delayed();
+    world_.declare_dead(m);
+    survivors.erase(survivors.begin());
+    m = survivor();
+    if (world_.violated()) return;
+    look(m, !eager);
+    world_.as(m, [&] {
+      if (eager) work_beside_the_dead(m);
+      world_.member(m).instance->recover_all("test");
+    });
+  } else {
+    flush_delayed();
+  }
+  look(m, !eager);
+  finish_the_living();
+  // What a stopped process held up is tried again.
+  world_.as(m, [&] { world_.member(m).instance->recover_all("test"); });
+  if (survivors.size() == 1 && !world_.violated()) {
+    const unsigned next = kLateJoiners[late++];
+    world_.as(next, [&] {
+      if (world_.join(next)) survivors.push_back(next);
+    });
+  }
+  const unsigned reader = survivors.size() > 1 ? survivors[1] : m;
+  const std::uint64_t evictions = world_.eviction_steps();
+  world_.as(m, [&] {
+    for (const unsigned k : {kTarget, kFresh}) {
+      const Put answer = world_.put(m, k, 10);
+      if (answer != Put::kStored) {
+        world_.violate("key %u cannot be filled any more (%d)", k, static_cast<int>(answer));
+      }
+    }
+  });
+  world_.as(reader, [&] {
+    for (const unsigned k : {kTarget, kFresh}) {
+      const int version = world_.get(reader, k);
+      // If there was no room, the second may have taken the place of the first.
+      const bool evicted = world_.eviction_steps() != evictions;
+      if (version != 10 && !(evicted && version < 0 && k == kTarget)) {
+        world_.violate("key %u: stored, but version %d is there", k, version);
+      }
+    }
+  });
+  look(reader, false);
+  for (int round = 0; round < 2; ++round) {
+    for (unsigned i = 0; i < kMembers; ++i) {
+      if (!world_.member(i).alive) continue;
+      world_.as(i, [&] {
+        world_.member(i).instance->tick();
+        world_.member(i).cache->tick();
+      });
+    }
+  }
+  world_.check_idle(false);
+}
+
+void Campaign::report(std::uint64_t kill, std::uint64_t second, bool eager,
+                      const Outcome& outcome) {
+  const bool hang = std::string(world_.violation()).find("hang") != std::string::npos;
+  result_.hangs += hang ? 1 : 0;
+  ++result_.violations;
+  result_.leaked_bytes += world_.leaked_bytes();
+  std::string kind =
+      operation_->name + " from \"" + start_->name + "\": " + world_.violation();
+  std::replace_if(kind.begin(), kind.end(), [](char c) { return c >= '0' && c <= '9'; }, '#');
+  const std::uint64_t seen = ++result_.kinds[kind];
+  if (seen > 1 || result_.reports.size() >= kReports) return;
+  std::string text = fmt::format("{} from \"{}\"", operation_->name, start_->name);
+  if (outcome.killed) {
+    text += fmt::format(", killed before store {} ({}) in {}", kill,
+                        world_.describe(outcome.where.address), describe_site(outcome.where.site));
+  } else if (kill != 0) {
+    text += ", killed after it finished";
+  }
+  if (second != 0 && outcome.second_killed) {
+    text += fmt::format(", its recoverer before store {} ({}) in {}", second,
+                        world_.describe(outcome.second_where.address),
+                        describe_site(outcome.second_where.site));
+  }
+  if (eager) text += ", survivors working first";
+  text += fmt::format(": {}", world_.violation());
+  result_.reports.push_back(text);
+}
+
+std::string Campaign::json(const CampaignResult& result) {
+  nlohmann::json out;
+  out["points"] = result.points;
+  out["distinct_points"] = result.distinct.size();
+  out["operations"] = result.operations;
+  out["double_kills"] = result.double_kills;
+  out["violations"] = result.violations;
+  out["hangs"] = result.hangs;
+  out["leaked_bytes"] = result.leaked_bytes;
+  out["seconds"] = result.seconds;
+  out["complete"] = result.complete;
+  out["reports"] = result.reports;
+  return out.dump(2);
+}
+
+}  // namespace mcs::killpoints

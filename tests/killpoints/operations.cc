@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstring>
+
+#include "libglobalcache/runtime/global_mutex.h"
+#include "tests/killpoints/scenario.h"
+
+namespace mcs::killpoints {
+namespace {
+
+using runtime::GlobalMutex;
+using runtime::Instance;
+using runtime::MutexAnswer;
+using Prepare = std::function<bool(World&, const StartState&, unsigned)>;
+using Run = std::function<void(World&, const StartState&, unsigned)>;
+
+constexpr unsigned kBig = 29;  // a key whose body needs appending in pieces
+
+bool joined(World& w, unsigned m) { return w.member(m).alive; }
+
+cache::GlobalCache& mine(World& w, unsigned m) { return *w.member(m).cache; }
+
+bool present(World& w, unsigned key) {
+  bool found = false;
+  w.as(kFirstSurvivor, [&] { found = w.get(kFirstSurvivor, key) >= 0; });
+  return found;
+}
+
+bool target_is_there(World& w, const StartState&, unsigned m) {
+  return joined(w, m) && present(w, kTarget);
+}
+bool always(World& w, const StartState&, unsigned m) { return joined(w, m); }
+
+// What a put may answer where nobody dies.
+void expect_stored(World& w, const StartState& s, Put answer) {
+  // A small body is written by the commit, which can only say that it failed.
+  if (answer == Put::kStored || s.busy || w.crowded) return;
+  w.violate("a put failed although everybody lives (%d)", static_cast<int>(answer));
+}
+
+cache::Link link_of(World& w, unsigned m, unsigned key) {
+  cache::Hit hit;
+  cache::GlobalCache& cache = *w.member(m).cache;
+  if (cache.find(w.key(m, key), hit).found != cache::Found::kHit) return {};
+  cache.release(hit);
+  return hit.link;
+}
+
+Prepare filling(unsigned key, unsigned version, bool with_body) {
+  return [=](World& w, const StartState&, unsigned m) {
+    if (!joined(w, m)) return false;
+    if (key == kBig) w.state().body_bytes[kBig] = 90000;
+    Put answer = Put::kFailed;
+    w.as(m, [&] {
+      answer = w.put_begin(m, key, version + m, w.state().fills[m]);
+      if (answer == Put::kStored && with_body) {
+        answer = w.put_body(key, version + m, w.state().fills[m]);
+      }
+    });
+    return answer == Put::kStored;
+  };
+}
+
+// Another process fills a key, shows the head and half of the body, and waits.
+bool other_fills(World& w, const StartState& s, unsigned m) {
+  if (!joined(w, m) || s.busy) return false;
+  w.state().body_bytes[kBig] = 90000;
+  bool ok = false;
+  w.as(kFirstSurvivor, [&] {
+    ok = w.put_begin(kFirstSurvivor, kBig, 1, w.state().fills[kFirstSurvivor]) == Put::kStored &&
+         w.put_body(kBig, 1, w.state().fills[kFirstSurvivor]) == Put::kStored &&
+         w.state().fills[kFirstSurvivor].flush() == cache::Append::kOk;
+  });
+  return ok;
+}
+
+void add_fills(std::vector<Operation>& all) {
+  const auto put = [](unsigned key, unsigned version) -> Run {
+    return [=](World& w, const StartState& s, unsigned m) {
+      if (key == kBig) w.state().body_bytes[kBig] = 90000;
+      expect_stored(w, s, w.put(m, key, version + m));
+    };
+  };
+  all.push_back({"put", kVictim, always, put(kFresh, 0)});
+  all.push_back({"put large", kVictim, always, put(kBig, 1)});
+  all.push_back({"replace", kVictim, target_is_there, put(kTarget, 5)});
+  all.push_back({"fill begin", kVictim, always, [](World& w, const StartState&, unsigned m) {
+                   w.put_begin(m, kFresh, 1 + m, w.state().fills[m]);
+                 }});
+  all.push_back({"fill append", kVictim, filling(kBig, 1, false),
+                 [](World& w, const StartState&, unsigned m) {
+                   w.put_body(kBig, 1 + m, w.state().fills[m]);
+                 }});
+  all.push_back({"fill flush", kVictim, filling(kFresh, 1, true),
+                 [](World& w, const StartState&, unsigned m) { w.state().fills[m].flush(); }});
+  all.push_back({"fill commit", kVictim, filling(kFresh, 1, true),
+                 [](World& w, const StartState& s, unsigned m) {
+                   expect_stored(w, s, w.put_commit(kFresh, 1 + m, w.state().fills[m]));
+                 }});
+  all.push_back({"fill commit large", kVictim, filling(kBig, 1, true),
+                 [](World& w, const StartState& s, unsigned m) {
+                   expect_stored(w, s, w.put_commit(kBig, 1 + m, w.state().fills[m]));
+                 }});
+  all.push_back({"fill abort", kVictim, filling(kBig, 1, true),
+                 [](World& w, const StartState&, unsigned m) { w.state().fills[m].abort(); }});
+  all.push_back({"follow", kVictim, other_fills, [](World& w, const StartState&, unsigned m) {
+                   cache::Follow follow;
+                   cache::Hit hit;
+                   const auto found = mine(w, m).find(w.key(m, kBig), hit);
+                   if (found.found == cache::Found::kHit) mine(w, m).release(hit);
+                   if (mine(w, m).follow(found.filling, follow) != cache::Following::kArriving) return;
+                   std::uint64_t bytes = 0;
+                   mine(w, m).follow_state(follow, bytes);
+                   std::vector<std::byte> some(1000);
+                   if (bytes < some.size() || !mine(w, m).follow_read(follow, 0, some.data(), 1000)) {
+                     w.violate("a follower cannot read what was shown");
+                   }
+                   mine(w, m).release(follow);
+                 }});
+  all.push_back({"announce wait", kVictim, other_fills, [](World& w, const StartState&, unsigned m) {
+                   cache::Hit hit;
+                   const auto found = mine(w, m).find(w.key(m, kBig), hit);
+                   mine(w, m).announce_wait(found.filling);
+                 }});
+  all.push_back({"pass over", kVictim, other_fills, [](World& w, const StartState&, unsigned m) {
+                   cache::Hit hit;
+                   const auto found = mine(w, m).find(w.key(m, kBig), hit);
+                   mine(w, m).pass_over(found.filling);
+                   w.put(m, kBig, 2 + m);
+                 }});
+}
+
+void add_lookups(std::vector<Operation>& all) {
+  all.push_back({"lookup", kVictim, always,
+                 [](World& w, const StartState&, unsigned m) { w.get(m, kTarget); }});
+  all.push_back({"unpin", kVictim,
+                 [](World& w, const StartState& s, unsigned m) {
+                   if (!target_is_there(w, s, m)) return false;
+                   bool pinned = false;
+                   w.as(m, [&] { pinned = w.pin(m, kTarget); });
+                   return pinned;
+                 },
+                 [](World& w, const StartState&, unsigned m) {
+                   for (unsigned i = w.state().hit_count; i-- > 0;) {
+                     if (w.state().hit_owner[i] == m) return w.unpin(i);
+                   }
+                 }});
+  all.push_back({"touch", kVictim, target_is_there, [](World& w, const StartState&, unsigned m) {
+                   cache::Hit hit;
+                   const auto found = mine(w, m).find(w.key(m, kTarget), hit).found;
+                   if (found != cache::Found::kHit) return;
+                   for (int i = 0; i < 5; ++i) mine(w, m).touch(hit);
+                   mine(w, m).set_checked(hit, 1234567);
+                   mine(w, m).release(hit);
+                 }});
+}
+
+void add_removals(std::vector<Operation>& all) {
+  all.push_back({"retire", kVictim, target_is_there, [](World& w, const StartState&, unsigned m) {
+                   w.state().allowed[kTarget] |= 0;
+                   mine(w, m).retire(link_of(w, m, kTarget));
+                 }});
+  for (const std::uint64_t units : {1, 200}) {
+    all.push_back({units == 1 ? "evict one" : "evict many", kVictim, always,
+                   [units](World& w, const StartState&, unsigned m) { mine(w, m).evict_some(0, units); }});
+  }
+  all.push_back({"purge key", kVictim, target_is_there, [](World& w, const StartState&, unsigned m) {
+                   w.purge_key(m, kTarget);
+                   if (!w.crowded && w.get(m, kTarget) >= 0) w.violate("purged, and there");
+                 }});
+  all.push_back({"purge all", kVictim, always, [](World& w, const StartState&, unsigned m) {
+                   w.purge_all(m);
+                   for (unsigned k = 0; k < 30; ++k) {
+                     if (!w.crowded && w.get(m, k) >= 0) w.violate("all purged, but key %u is there", k);
+                   }
+                 }});
+  all.push_back({"purge soft", kVictim, target_is_there, [](World& w, const StartState&, unsigned m) {
+                   mine(w, m).purge(cache::PurgeKind::kKey, w.key_name(kTarget), true);
+                 }});
+  all.push_back({"purge in flight", kVictim, other_fills, [](World& w, const StartState&, unsigned m) {
+                   w.purge_key(m, kBig);
+                   w.purge_key(m, kTarget);
+                 }});
+  all.push_back({"reclaim", kVictim,
+                 [](World& w, const StartState& s, unsigned m) {
+                   if (s.busy || !target_is_there(w, s, m)) return false;
+                   bool ready = false;
+                   w.as(kFirstSurvivor, [&] {
+                     ready = w.pin(kFirstSurvivor, kTarget) && w.pin(kFirstSurvivor, 1);
+                   });
+                   if (!ready) return false;
+                   w.as(m, [&] {
+                     w.purge_key(m, kTarget);
+                     w.purge_key(m, 1);
+                   });
+                   const unsigned last = w.state().hit_count;
+                   w.as(kFirstSurvivor, [&] {
+                     w.unpin(last - 1);
+                     w.unpin(last - 2);
+                   });
+                   return true;
+                 },
+                 [](World& w, const StartState&, unsigned m) { mine(w, m).reclaim(); }});
+  all.push_back({"tick", kVictim, always, [](World& w, const StartState&, unsigned m) {
+                   w.member(m).instance->tick();
+                   mine(w, m).tick();
+                 }});
+}
+
+void add_membership(std::vector<Operation>& all) {
+  all.push_back({"join", kJoiner,
+                 [](World&, const StartState&, unsigned) { return true; },
+                 [](World& w, const StartState& s, unsigned m) {
+                   if (!w.join(m) && s.name != "slots full") w.violate("cannot join");
+                 }});
+  all.push_back({"leave", kVictim, always, [](World& w, const StartState&, unsigned m) {
+                   Member& self = w.member(m);
+                   for (unsigned i = 0; i < w.state().hit_count; ++i) {
+                     if (w.state().hit_owner[i] == m) w.unpin(i);
+                   }
+                   self.cache->leave();
+                   self.instance->leave();
+                   self.alive = false;
+                 }});
+  all.push_back({"count", kVictim, always,
+                 [](World& w, const StartState&, unsigned m) { w.count(m, 11); }});
+  all.push_back({"recover", kVictim,
+                 [](World& w, const StartState& s, unsigned m) { return joined(w, m) && s.name.find("dead") == 0; },
+                 [](World& w, const StartState&, unsigned m) {
+                   w.member(m).instance->recover_all("test");
+                 }});
+  all.push_back({"join nobody left", kJoiner,
+                 [](World&, const StartState& s, unsigned) { return s.name == "nobody left"; },
+                 [](World& w, const StartState&, unsigned m) {
+                   if (!w.join(m)) w.violate("cannot join");
+                   w.member(m).instance->recover_all("first to join");
+                 }});
+}
+
+void add_locks(std::vector<Operation>& all) {
+  all.push_back({"lock bucket", kVictim, always, [](World& w, const StartState&, unsigned m) {
+                   const cache::Index::Locked bucket(mine(w, m).index(),
+                                                     w.key(m, kTarget).hash);
+                 }});
+  all.push_back({"mutex", kVictim,
+                 [](World& w, const StartState&, unsigned m) { return joined(w, m); },
+                 [](World& w, const StartState&, unsigned m) {
+                   Instance& self = *w.member(m).instance;
+                   const runtime::MutexId id = GlobalMutex::for_component(self, 0, 1);
+                   GlobalMutex mutex(self, id);
+                   if (mutex.lock() == MutexAnswer::kAcquiredAbandoned) mutex.mark_consistent();
+                   mutex.unlock();
+                   if (mutex.try_lock() != MutexAnswer::kAcquired && !w.crowded) w.violate("cannot lock twice");
+                 }});
+}
+
+}  // namespace
+
+const std::vector<Operation>& operations() {
+  static const std::vector<Operation> all = [] {
+    std::vector<Operation> o;
+    add_fills(o);
+    add_lookups(o);
+    add_removals(o);
+    add_membership(o);
+    add_locks(o);
+    return o;
+  }();
+  return all;
+}
+
+}  // namespace mcs::killpoints

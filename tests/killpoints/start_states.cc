@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdlib>
+
+#include "tests/killpoints/scenario.h"
+
+namespace mcs::killpoints {
+namespace {
+
+struct Stop {
+  World* world = nullptr;
+  WordKind kind = WordKind::kOther;
+  unsigned left = 0;
+  bool suspend = false;
+} stop;
+
+void maybe_stop(const Access& access) {
+  if (!access.write || stop.left == 0 || stop.world->classify(access.address) != stop.kind) return;
+  if (--stop.left > 0) return;
+  if (!stop.suspend) end_actor(ActorEnd::kKilled);
+  yield_actor();
+}
+
+void join_all(World& w, unsigned members) {
+  for (unsigned m = 0; m < members; ++m) {
+    w.as(m, [&w, m] {
+      if (!w.join(m, m % w.state().domain->node_count())) w.violate("process %u cannot join", m);
+    });
+  }
+}
+
+void store(World& w, unsigned m, unsigned key, std::uint32_t body_bytes, unsigned version = 0) {
+  w.state().body_bytes[key] = body_bytes;
+  w.as(m, [&w, m, key, version] { w.put(m, key, version); });
+}
+
+void build_some(World& w) {
+  join_all(w, 6);
+  store(w, kFirstSurvivor, 1, 0);
+  store(w, kSecondSurvivor, kTarget, 900);
+  store(w, kFirstSurvivor, 20, 40);
+  store(w, kFirstSurvivor, 21, 5000);
+  store(w, kSecondSurvivor, 22, 9000);
+  store(w, kVictim, 23, 20000);
+  w.state().body_bytes[kFresh] = 1200;
+  w.as(kVictim, [&w] { w.count(kVictim, 5); });
+}
+
+void build_chain(World& w) {
+  join_all(w, 6);
+  for (unsigned k = 0; k < 7; ++k) store(w, 1 + k % 3, k, 100 + 300 * k);
+  for (unsigned k = 8; k < kChainKeys; ++k) store(w, 1 + k % 3, k, 50);
+  w.state().body_bytes[kFresh] = 700;
+}
+
+void build_full(World& w) {
+  join_all(w, 6);
+  for (unsigned k = 0; k < 6; ++k) store(w, 1 + k % 3, k, 3000);
+  for (unsigned k = 20; k < 64; ++k) store(w, 1 + k % 3, k, 11000);
+  w.state().body_bytes[kFresh] = 9000;
+}
+
+void build_all_descriptors(World& w) {
+  join_all(w, 6);
+  for (unsigned k = 0; k < 7; ++k) store(w, 1 + k % 3, k, 200);
+  for (unsigned k = 20; k < 100; ++k) store(w, 1 + k % 3, k, 10);
+  w.state().body_bytes[kFresh] = 100;
+}
+
+// No long run of units is free, so that a body needs many extents and overflow blocks.
+constexpr std::uint32_t kHole = 17 * cache::kUnitBytes;
+constexpr std::uint32_t kManyExtents = 13 * kHole - 200;
+
+void build_fragments(World& w) {
+  join_all(w, 6);
+  for (unsigned k = 20; k < 146; ++k) store(w, kFirstSurvivor, k, kHole - 100);
+  for (unsigned k = 21; k < 146; k += 2) w.as(kFirstSurvivor, [&w, k] { w.purge_key(1, k); });
+  store(w, kSecondSurvivor, kTarget, kManyExtents);
+  store(w, kSecondSurvivor, 19, kManyExtents);
+  w.state().body_bytes[kFresh] = kManyExtents;
+}
+
+void build_pinned(World& w) {
+  build_some(w);
+  for (const unsigned k : {1U, kTarget, 20U, 21U, 22U, 23U}) {
+    w.as(kFirstSurvivor, [&w, k] { w.pin(kFirstSurvivor, k); });
+  }
+  // Retired, and read all the same.
+  w.as(kSecondSurvivor, [&w] {
+    w.pin(kSecondSurvivor, 22);
+    w.purge_key(kSecondSurvivor, 21);
+  });
+  w.as(kVictim, [&w] { w.purge_key(kVictim, 22); });
+}
+
+void build_contended_bucket(World& w) {
+  build_some(w);
+  w.state().body_bytes[2] = 300;
+  const bool stopped = stop_before(w, kOther, WordKind::kBucketHead, 1, true,
+                                   w.keep([&w] { w.put(kOther, 2, 0); }));
+  if (!stopped) w.violate("nobody holds the bucket");
+}
+
+void build_contended_groups(World& w) {
+  build_some(w);
+  w.state().body_bytes[30] = 120000;
+  const bool stopped = stop_before(w, kOther, WordKind::kGroupBits, 1, true,
+                                   w.keep([&w] { w.put(kOther, 30, 0); }));
+  w.state().body_bytes[31] = 100000;
+  const bool also = stop_before(w, kAnother, WordKind::kGroupBits, 3, true,
+                                w.keep([&w] { w.put(kAnother, 31, 0); }));
+  if (!stopped || !also) w.violate("nobody holds a group");
+}
+
+void build_dead_in_bucket(World& w) {
+  build_some(w);
+  w.state().body_bytes[2] = 300;
+  if (!stop_before(w, kOther, WordKind::kBucketHead, 1, false, [&w] { w.put(kOther, 2, 0); })) {
+    w.violate("nobody died");
+  }
+  w.declare_dead(kOther);
+}
+
+void build_dead_in_groups(World& w) {
+  build_fragments(w);
+  w.state().body_bytes[8] = kManyExtents;
+  // In the middle of attaching an overflow block, and of freeing a long entry.
+  if (!stop_before(w, kOther, WordKind::kNext, 2, false, [&w] { w.put(kOther, 8, 0); })) {
+    w.violate("nobody died while attaching a block");
+  }
+  if (!stop_before(w, kAnother, WordKind::kGroupBits, 14, false,
+                   [&w] { w.purge_key(kAnother, kTarget); })) {
+    w.violate("nobody died while freeing");
+  }
+  w.declare_dead(kOther);
+  w.declare_dead(kAnother);
+}
+
+void build_dead_recoverer(World& w) {
+  build_some(w);
+  for (const unsigned k : {1U, 21U}) w.as(kOther, [&w, k] { w.pin(kOther, k); });
+  w.as(kOther, [&w] {
+    w.count(kOther, 7);
+    w.purge_key(kOther, 21);
+  });
+  w.state().body_bytes[2] = 3000;
+  if (!stop_before(w, kOther, WordKind::kSealed, 12, false, [&w] { w.put(kOther, 2, 0); })) {
+    w.violate("nobody died");
+  }
+  w.declare_dead(kOther);
+  if (!stop_before(w, kAnother, WordKind::kLedger, 2, false,
+                   [&w] { w.member(kAnother).instance->recover_all("test"); })) {
+    w.violate("the recoverer survived");
+  }
+  w.declare_dead(kAnother);
+}
+
+void build_orphans(World& w) {
+  build_some(w);
+  for (const unsigned k : {20U, 21U, 22U}) w.as(kFirstSurvivor, [&w, k] { w.pin(1, k); });
+  w.as(kOther, [&w] {
+    for (const unsigned k : {20U, 21U, 22U}) w.purge_key(kOther, k);
+    w.member(kOther).cache->leave();
+    w.member(kOther).instance->leave();
+  });
+  w.member(kOther).alive = false;
+  for (unsigned i = 0; i < 2; ++i) w.as(kFirstSurvivor, [&w, i] { w.unpin(i); });
+}
+
+void build_limbo_full(World& w) {
+  join_all(w, 6);
+  store(w, kFirstSurvivor, kTarget, 100);
+  for (unsigned k = 10; k < 214; ++k) store(w, kFirstSurvivor, k, 30);
+  for (unsigned k = 10; k < 214; ++k) {
+    const unsigned m = k < 110 ? kFirstSurvivor : kSecondSurvivor;
+    w.as(m, [&w, m, k] { w.pin(m, k); });
+  }
+  for (unsigned k = 10; k < 204; ++k) w.as(kVictim, [&w, k] { w.purge_key(kVictim, k); });
+  w.state().body_bytes[kFresh] = 100;
+}
+
+void build_ledger_full(World& w) {
+  build_some(w);
+  for (unsigned i = 0; i < 256; ++i) w.as(kVictim, [&w] { w.pin(kVictim, 20); });
+}
+
+void build_slots_full(World& w) {
+  build_some(w);
+  for (const unsigned m : {7U, 8U}) {
+    w.as(m, [&w, m] {
+      if (!w.join(m)) w.violate("process %u cannot join", m);
+    });
+  }
+}
+
+// Whoever comes first finds only the dead.
+void build_nobody_left(World& w) {
+  build_pinned(w);
+  w.state().body_bytes[2] = 300;
+  stop_before(w, kOther, WordKind::kBucketHead, 1, false, [&w] { w.put(kOther, 2, 0); });
+  stop_before(w, kAnother, WordKind::kGroupBits, 1, false, [&w] { w.put(kAnother, 30, 0); });
+  for (unsigned m = 0; m < 6; ++m) w.declare_dead(m);
+  w.state().hit_count = 0;
+}
+
+}  // namespace
+
+bool stop_before(World& world, unsigned m, WordKind kind, unsigned n, bool suspend,
+                 const std::function<void()>& body) {
+  stop = {&world, kind, n, suspend};
+  hooks.before_access = maybe_stop;
+  const ActorEnd end = run_actor(m, body);
+  hooks.before_access = nullptr;
+  return end == (suspend ? ActorEnd::kSuspended : ActorEnd::kKilled);
+}
+
+const std::vector<StartState>& start_states() {
+  static const std::vector<StartState> all = [] {
+    std::vector<StartState> s;
+    WorldOptions small;
+    WorldOptions many = small;
+    many.bytes_per_entry = 2048;
+    many.bytes_per_node = 800 * 1024;
+    WorldOptions two = small;
+    two.nodes = 2;
+    two.instances = 16;
+    s.push_back({"empty", small, [](World& w) { join_all(w, 6); }});
+    s.push_back({"some", small, build_some});
+    s.push_back({"chain", small, build_chain});
+    s.push_back({"full", small, build_full, false, true});
+    s.push_back({"all descriptors", small, build_all_descriptors, false, true});
+    s.push_back({"fragments", many, build_fragments});
+    s.push_back({"pinned", small, build_pinned});
+    s.push_back({"contended bucket", small, build_contended_bucket, true, false, true});
+    s.push_back({"contended groups", small, build_contended_groups, true, false, true});
+    s.push_back({"dead in bucket", small, build_dead_in_bucket});
+    s.push_back({"dead in groups", many, build_dead_in_groups});
+    s.push_back({"dead recoverer", small, build_dead_recoverer});
+    s.push_back({"orphans", small, build_orphans});
+    s.push_back({"limbo full", many, build_limbo_full});
+    s.push_back({"ledger full", small, build_ledger_full});
+    s.push_back({"slots full", small, build_slots_full});
+    s.push_back({"two nodes", two, build_some});
+    s.push_back({"nobody left", small, build_nobody_left});
+    return s;
+  }();
+  return all;
+}
+
+}  // namespace mcs::killpoints

@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/killpoints/world.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+
+namespace mcs::killpoints {
+
+using cache::Append;
+using cache::Begin;
+using cache::Found;
+using runtime::Instance;
+
+namespace {
+
+constexpr std::uint32_t kHeadMagic = 0x6b696c6c;
+constexpr std::uint32_t kSpins = 130;  // enough to notice a dead holder twice
+
+struct Head {
+  std::uint32_t magic;
+  std::uint32_t key;
+  std::uint32_t version;
+  std::uint32_t body_bytes;
+};
+
+std::uint32_t size_of(const WorldState& state, unsigned key, unsigned version) {
+  return state.body_bytes[key] == 0 ? 0 : state.body_bytes[key] + version * 13;
+}
+
+void make_body(unsigned key, unsigned version, std::vector<std::byte>& body) {
+  std::uint64_t x = (static_cast<std::uint64_t>(key) << 32 | version) * 0x9e3779b97f4a7c15ULL + 1;
+  for (std::size_t i = 0; i < body.size(); i += 8) {
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    std::memcpy(&body[i], &x, std::min<std::size_t>(8, body.size() - i));
+  }
+}
+
+}  // namespace
+
+bool FakeLiveness::acquire(std::uint32_t slot) {
+  if (holder_[slot] != 0) return false;
+  holder_[slot] = current_actor() + 1;
+  return true;
+}
+void FakeLiveness::release(std::uint32_t slot) { holder_[slot] = 0; }
+bool FakeLiveness::held(std::uint32_t slot) { return holder_[slot] != 0; }
+void FakeLiveness::release_all(unsigned actor) {
+  std::replace(holder_.begin(), holder_.end(), actor + 1, 0U);
+}
+
+World::World() { make_names(); }
+World::~World() { reset_actors(); }
+
+void World::violate(const char* format, ...) {
+  if (violated()) return;
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(violation_, sizeof violation_, format, arguments);
+  va_end(arguments);
+}
+
+void World::create(const WorldOptions& options) {
+  reset_actors();
+  clear_violation();
+  hooks.ranges = {};
+  hooks.around = {};
+  const std::function<void()> build = [&] {
+    state_ = new WorldState;
+    gsm::DomainSpec spec;
+    spec.name = "killpoints";
+    spec.nodes = options.nodes;
+    spec.bytes_per_node = options.bytes_per_node;
+    cache::PlanOptions plan_options;
+    plan_options.nodes = options.nodes;
+    plan_options.bytes_per_node = options.bytes_per_node;
+    plan_options.instances = options.instances;
+    plan_options.bytes_per_entry = options.bytes_per_entry;
+    const cache::CachePlan plan = cache::plan(plan_options);
+    gsm::Geometry geometry;
+    geometry.meta_bytes = plan.meta_bytes;
+    plan.runtime.store(geometry.user.data());
+    plan.cache.store(geometry.user.data() + 16);
+    state_->domain = gsm::Domain::in_memory(spec, geometry, cache::format);
+    state_->body_bytes.fill(300);
+  };
+  run_actor(0, build);
+  attach_ranges();
+}
+
+void World::attach_ranges() {
+  hooks.ranges = {};
+  hooks.around = {~std::uintptr_t{0}, 0};
+  for (std::uint32_t node = 0; node < state_->domain->node_count(); ++node) {
+    const gsm::Segment& segment = state_->domain->segment(node);
+    const auto begin = reinterpret_cast<std::uintptr_t>(segment.metadata());
+    hooks.ranges[node] = {begin, begin + segment.header().size};
+    hooks.around.begin = std::min(hooks.around.begin, begin);
+    hooks.around.end = std::max(hooks.around.end, hooks.ranges[node].end);
+  }
+}
+
+void World::make_names() {
+  // The seed of in-memory domains is fixed, so the names can be chosen once.
+  create({});
+  const std::function<void()> choose = [&] {
+    if (!join(0)) std::abort();
+    cache::GlobalCache& cache = *member(0).cache;
+    const std::uint64_t mask = cache.memory().geometry().buckets - 1;
+    unsigned tried = 0;
+    for (unsigned k = 0; k < kKeys; ++k) {
+      for (;; ++tried) {
+        char name[32];
+        std::snprintf(name, sizeof name, "/object/%u", tried);
+        if (((cache.make_key(name).hash & mask) == 5) != (k < kChainKeys)) continue;
+        // Short enough to live inside the string, which outlives the arena.
+        names_[k] = name;
+        ++tried;
+        break;
+      }
+    }
+  };
+  run_actor(0, choose);
+}
+
+void World::as(unsigned m, const std::function<void()>& body) {
+  const std::uint64_t kill = std::exchange(hooks.kill_before, 0);
+  const ActorEnd end = run_actor(m, body);
+  hooks.kill_before = kill;
+  if (end == ActorEnd::kHung) violate("process %u hangs", m);
+  if (end == ActorEnd::kKilled) violate("process %u died by itself", m);
+}
+
+bool World::join(unsigned m, std::uint32_t node) {
+  runtime::JoinOptions options;
+  options.node = node;
+  options.server = "kill/point";
+  options.busy_spins = kSpins;
+  options.may_inherit = true;
+  auto joined = Instance::join(*state_->domain, state_->liveness, options);
+  if (!joined) return false;
+  Member& self = member(m);
+  self.instance = joined->release();
+  self.cache = new cache::GlobalCache(*state_->domain, *self.instance);
+  self.instance->activate();
+  self.alive = true;
+  return true;
+}
+
+cache::Key World::key(unsigned m, unsigned k) const { return member(m).cache->make_key(names_[k]); }
+
+std::uint64_t World::eviction_steps() const {
+  std::uint64_t steps = 0;
+  for (const Member& m : state_->members) {
+    if (!m.alive) continue;
+    const cache::Memory& memory = m.cache->memory();
+    for (std::uint32_t node = 0; node < memory.nodes(); ++node) {
+      steps += memory.state(node).clock_hand.load();
+    }
+    break;
+  }
+  return steps;
+}
+
+Put World::put_begin(unsigned m, unsigned k, unsigned version, cache::Fill& fill, bool insist) {
+  switch (member(m).cache->begin(key(m, k), fill, {}, insist)) {
+    case Begin::kFilling:
+      break;
+    case Begin::kOther:
+      return Put::kOther;
+    case Begin::kNoSpace:
+      return Put::kNoSpace;
+    case Begin::kBusy:
+      return Put::kBusy;
+  }
+  state_->begun[k] |= 1U << version;
+  state_->gone[k] &= ~(1U << version);
+  state_->older[version] = state_->committed[k];
+  const Head head{kHeadMagic, k, version, size_of(*state_, k, version)};
+  fill.set_head(std::as_bytes(std::span(&head, 1)), head.body_bytes);
+  return Put::kStored;
+}
+
+Put World::put_body(unsigned k, unsigned version, cache::Fill& fill) {
+  std::vector<std::byte> body(size_of(*state_, k, version));
+  make_body(k, version, body);
+  // Two appends, so that large bodies flush in between.
+  const std::size_t half = body.size() / 2;
+  for (const auto& part : {std::span(body).first(half), std::span(body).subspan(half)}) {
+    const Append answer = fill.append(part);
+    if (answer == Append::kNoSpace) return Put::kNoSpace;
+    if (answer != Append::kOk) return Put::kFailed;
+  }
+  return Put::kStored;
+}
+
+Put World::put_commit(unsigned k, unsigned version, cache::Fill& fill) {
+  const std::uint32_t bit = 1U << version;
+  // A version may be stored again after it was purged, by another fill.
+  state_->allowed[k] |= bit & ~state_->gone[k];
+  if (!fill.commit(1)) {
+    state_->allowed[k] &= ~bit;
+    return Put::kFailed;
+  }
+  state_->committed[k] |= bit;
+  // What was there when this fill began is replaced; what began besides it may be there instead.
+  state_->allowed[k] &= ~(state_->older[version] & ~bit);
+  return Put::kStored;
+}
+
+Put World::put(unsigned m, unsigned k, unsigned version, bool insist) {
+  cache::Fill fill;
+  Put answer = put_begin(m, k, version, fill, insist);
+  if (answer == Put::kStored) answer = put_body(k, version, fill);
+  if (answer == Put::kStored) return put_commit(k, version, fill);
+  return answer;
+}
+
+bool World::right_content(const cache::GlobalCache& cache, const cache::Hit& hit, unsigned k,
+                          unsigned& version) {
+  Head head{};
+  if (hit.head.size() != sizeof head) {
+    violate("key %u: the head has %zu bytes", k, hit.head.size());
+    return false;
+  }
+  std::memcpy(&head, hit.head.data(), sizeof head);
+  version = head.version;
+  if (head.magic != kHeadMagic || head.key != k || head.version >= 32 ||
+      head.body_bytes != hit.body_bytes()) {
+    violate("key %u: wrong head", k);
+    return false;
+  }
+  std::vector<std::byte> body(hit.body_bytes());
+  std::vector<std::byte> expected(hit.body_bytes());
+  if (!cache.read_verified(hit, body.data())) {
+    violate("key %u version %u: the body fails its check", k, version);
+    return false;
+  }
+  make_body(k, version, expected);
+  if (!body.empty() && std::memcmp(body.data(), expected.data(), body.size()) != 0) {
+    violate("key %u version %u: the body is another's", k, version);
+    return false;
+  }
+  return true;
+}
+
+int World::get(unsigned m, unsigned k) {
+  cache::GlobalCache& cache = *member(m).cache;
+  cache::Hit hit;
+  // What is replaced or purged during the lookup may be given, and what is stored during it.
+  const std::uint32_t before = state_->allowed[k];
+  const cache::FindResult found = cache.find(key(m, k), hit);
+  if (found.found == Found::kDamaged) {
+    violate("key %u: a lookup met damage", k);
+    return -1;
+  }
+  if (found.found != Found::kHit) return -1;
+  unsigned version = 0;
+  if (right_content(cache, hit, k, version) &&
+      ((before | state_->allowed[k]) >> version & 1) == 0) {
+    violate("key %u: version %u may not be there any more (allowed %#x)", k, version,
+            state_->allowed[k]);
+  }
+  cache.touch(hit);
+  cache.release(hit);
+  return static_cast<int>(version);
+}
+
+bool World::pin(unsigned m, unsigned k) {
+  if (state_->hit_count == state_->hits.size()) return false;
+  cache::Hit& hit = state_->hits[state_->hit_count];
+  if (member(m).cache->find(key(m, k), hit).found != Found::kHit) return false;
+  state_->hit_owner[state_->hit_count++] = static_cast<std::uint8_t>(m);
+  return true;
+}
+
+void World::unpin(unsigned index) {
+  cache::Hit& hit = state_->hits[index];
+  const unsigned m = state_->hit_owner[index];
+  if (hit.pin < 0) return;
+  Head head{};
+  std::memcpy(&head, hit.head.data(), sizeof head);
+  unsigned version = 0;
+  right_content(*member(m).cache, hit, head.key, version);
+  member(m).cache->release(hit);
+}
+
+std::uint64_t World::purge_key(unsigned m, unsigned k) {
+  const std::uint32_t begun = state_->begun[k];
+  const std::uint64_t purged = member(m).cache->purge(cache::PurgeKind::kKey, names_[k]);
+  // Also what was being filled.
+  state_->allowed[k] &= ~begun;
+  state_->gone[k] |= begun;
+  return purged;
+}
+
+std::uint64_t World::purge_all(unsigned m) {
+  const auto begun = state_->begun;
+  const std::uint64_t purged = member(m).cache->purge(cache::PurgeKind::kAll, {});
+  for (unsigned k = 0; k < kKeys; ++k) {
+    state_->allowed[k] &= ~begun[k];
+    state_->gone[k] |= begun[k];
+  }
+  return purged;
+}
+
+void World::count(unsigned m, std::uint64_t n) {
+  state_->counting = n;
+  member(m).instance->add_stat(0, n);
+  state_->counted += n;
+  state_->counting = 0;
+}
+
+void World::declare_dead(unsigned m) {
+  state_->liveness.release_all(m);
+  member(m).alive = false;
+}
+
+void World::save(Snapshot& snapshot) {
+  save_actors(snapshot.actors);
+  snapshot.segments.clear();
+  for (std::uint32_t node = 0; node < state_->domain->node_count(); ++node) {
+    const gsm::Segment& segment = state_->domain->segment(node);
+    const auto* at = reinterpret_cast<const unsigned char*>(segment.metadata());
+    snapshot.segments.emplace_back(at, at + segment.header().size);
+  }
+  snapshot.state = state_;
+  begin_undo();
+}
+
+void World::load(const Snapshot& snapshot) {
+  begin_undo();
+  hooks.ranges = {};
+  hooks.around = {};
+  restore_actors(snapshot.actors);
+  state_ = snapshot.state;
+  for (std::uint32_t node = 0; node < state_->domain->node_count(); ++node) {
+    std::memcpy(state_->domain->segment(node).metadata(), snapshot.segments[node].data(),
+                snapshot.segments[node].size());
+  }
+  attach_ranges();
+  hooks.steps = 0;
+}
+
+void World::restore(const Snapshot& snapshot) {
+  rewind();
+  restore_actors(snapshot.actors);
+  hooks.steps = 0;
+}
+
+const void* World::difference(const Snapshot& snapshot) const {
+  for (std::uint32_t node = 0; node < state_->domain->node_count(); ++node) {
+    const auto* now =
+        reinterpret_cast<const unsigned char*>(state_->domain->segment(node).metadata());
+    const std::vector<unsigned char>& then = snapshot.segments[node];
+    const auto differs = std::mismatch(then.begin(), then.end(), now);
+    if (differs.first != then.end()) return differs.second;
+  }
+  return nullptr;
+}
+
+}  // namespace mcs::killpoints
