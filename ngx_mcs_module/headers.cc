@@ -7,20 +7,12 @@ namespace {
 
 using Element = ngx_table_elt_t;
 
-ngx_str_t str(const mcs_str& s) noexcept {
-  return {s.size, reinterpret_cast<u_char*>(const_cast<char*>(s.data))};
-}
-
-mcs_str str(const ngx_str_t& s) noexcept { return {reinterpret_cast<const char*>(s.data), s.len}; }
-
-// Calls `f` with each element of a list; stops when it returns false.
+// Calls `f` with each element of a list.
 template <typename F>
 void each(const ngx_list_t& list, F f) noexcept {
   for (const ngx_list_part_t* part = &list.part; part != nullptr; part = part->next) {
     auto* elements = static_cast<Element*>(part->elts);
-    for (ngx_uint_t i = 0; i < part->nelts; ++i) {
-      if (!f(elements[i])) return;
-    }
+    for (ngx_uint_t i = 0; i < part->nelts; ++i) f(elements[i]);
   }
 }
 
@@ -85,17 +77,15 @@ ngx_int_t note_cache_control(ngx_http_request_t* r, Element* field) noexcept {
 ngx_int_t add_field(ngx_http_request_t* r, const mcs_field& field) noexcept {
   static const ngx_str_t kContentType = text("Content-Type");
   static const ngx_str_t kCacheControl = text("Cache-Control");
-  const ngx_str_t name = str(field.name);
+  const ngx_str_t name = as_str(field.name);
   if (same_name(name, kContentType)) {
-    set_content_type(r->headers_out, str(field.value));
+    set_content_type(r->headers_out, as_str(field.value));
     return NGX_OK;
   }
   auto* added = static_cast<Element*>(ngx_list_push(&r->headers_out.headers));
   if (added == nullptr) return NGX_ERROR;
-  *added = {1, name, str(field.value), nullptr};
-  if (Element** place = place_of(r->headers_out, name)) {
-    *place = added;
-  }
+  *added = {1, name, as_str(field.value), nullptr};
+  if (Element** place = place_of(r->headers_out, name)) *place = added;
   return same_name(name, kCacheControl) ? note_cache_control(r, added) : NGX_OK;
 }
 
@@ -112,9 +102,8 @@ ngx_int_t read_request_fields(ngx_http_request_t* r, mcs_request* request) noexc
   size_t n = 0;
   each(list, [&](const Element& field) {
     if (r == r->main || !is_one_of(field.key, kOfMainOnly)) {
-      fields[n++] = {str(field.key), str(field.value)};
+      fields[n++] = {as_str(field.key), as_str(field.value)};
     }
-    return true;
   });
   request->fields = fields;
   request->field_count = n;
@@ -132,15 +121,14 @@ ngx_int_t edit_request(ngx_http_request_t* r, const mcs_response& edits,
   if (ngx_list_init(&list, r->pool, most, sizeof(Element)) != NGX_OK) return NGX_ERROR;
   each(made->original, [&](const Element& field) {
     for (size_t i = 0; i < edits.remove_count; ++i) {
-      if (same_name(str(edits.remove_fields[i]), field.key)) return true;
+      if (same_name(as_str(edits.remove_fields[i]), field.key)) return;
     }
     *static_cast<Element*>(ngx_list_push(&list)) = field;
-    return true;
   });
   for (size_t i = 0; i < edits.add_count; ++i) {
     auto* added = static_cast<Element*>(ngx_list_push(&list));
-    const ngx_str_t name = str(edits.add_fields[i].name);
-    *added = {0, name, str(edits.add_fields[i].value), nullptr};
+    const ngx_str_t name = as_str(edits.add_fields[i].name);
+    *added = {0, name, as_str(edits.add_fields[i].value), nullptr};
     added->lowcase_key = static_cast<u_char*>(ngx_pnalloc(r->pool, name.len));
     if (added->lowcase_key == nullptr) return NGX_ERROR;
     added->hash = ngx_hash_strlow(added->lowcase_key, name.data, name.len);
@@ -163,26 +151,24 @@ ngx_int_t read_response_fields(ngx_http_request_t* r, mcs_field** fields, size_t
   size_t n = 0;
   each(out.headers, [&](const Element& field) {
     if (field.hash != 0 && !(raw && is_one_of(field.key, kWantedRaw))) {
-      made[n++] = {str(field.key), str(field.value)};
+      made[n++] = {as_str(field.key), as_str(field.value)};
     }
-    return true;
   });
   if (out.content_type.len > 0) {
-    made[n++] = {str(text("Content-Type")), str(out.content_type)};
+    made[n++] = {as_str(text("Content-Type")), as_str(out.content_type)};
   }
   if (raw) {
     each(u->headers_in.headers, [&](const Element& field) {
       if (is_one_of(field.key, kWantedRaw)) {
-        made[n++] = {str(field.key), str(field.value)};
+        made[n++] = {as_str(field.key), as_str(field.value)};
       }
-      return true;
     });
   } else if (out.content_length_n >= 0) {
     ngx_str_t length = {0, static_cast<u_char*>(ngx_pnalloc(r->pool, NGX_OFF_T_LEN))};
     if (length.data == nullptr) return NGX_ERROR;
     length.len =
         static_cast<size_t>(ngx_sprintf(length.data, "%O", out.content_length_n) - length.data);
-    made[n++] = {str(text("Content-Length")), str(length)};
+    made[n++] = {as_str(text("Content-Length")), as_str(length)};
   }
   *fields = made;
   *count = n;

@@ -35,9 +35,7 @@ struct Commands {
   static constexpr size_t kNameSize = 48;
 
   Commands() noexcept {
-    for (const ngx_command_t& command : own_commands) {
-      all[count++] = command;
-    }
+    for (const ngx_command_t& command : own_commands) all[count++] = command;
     const mcs_directive* rules = nullptr;
     const size_t rule_count = mcs_policy_directives(&rules);
     for (size_t i = 0; i < rule_count && count + 1 < kMost; ++i) {
@@ -112,9 +110,7 @@ char* set_rule(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept {
   const size_t argc = cf->args->nelts - 1;
   auto* argv = static_cast<const char**>(ngx_palloc(cf->temp_pool, argc * sizeof(char*)));
   if (argv == nullptr) return static_cast<char*>(NGX_CONF_ERROR);
-  for (size_t i = 0; i < argc; ++i) {
-    argv[i] = c_string(words[i + 1]);
-  }
+  for (size_t i = 0; i < argc; ++i) argv[i] = c_string(words[i + 1]);
   const char* rule = c_string(cmd->name) + sizeof(kRulePrefix) - 1;
   char error[kErrorSize];
   if (mcs_policy_set(location->policy, rule, argc, argv, error, sizeof(error)) == MCS_ERROR) {
@@ -182,9 +178,7 @@ ngx_str_t default_key_base(ngx_conf_t* cf, const ngx_str_t& root) noexcept {
 ngx_str_t derived_key_base(ngx_conf_t* cf, const ngx_str_t& name, const ngx_str_t& root) noexcept {
   const size_t size = name.len + root.len + sizeof(":");
   ngx_str_t base = {size - 1, static_cast<u_char*>(ngx_pnalloc(cf->pool, size))};
-  if (base.data != nullptr) {
-    ngx_snprintf(base.data, size, "%V:%V%Z", &name, &root);
-  }
+  if (base.data != nullptr) ngx_snprintf(base.data, size, "%V:%V%Z", &name, &root);
   return base;
 }
 
@@ -224,9 +218,7 @@ char* set_full_key_base(ngx_conf_t* cf, MainConf* main, LocationConf* conf,
 char* check_proxied_key_base(ngx_conf_t* cf, MainConf* main, const LocationConf* conf) noexcept {
   const void* server = ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module);
   if (!conf->key_base_in_http) return NGX_CONF_OK;
-  if (main->shared_server == nullptr) {
-    main->shared_server = server;
-  }
+  if (main->shared_server == nullptr) main->shared_server = server;
   if (main->shared_server != server) {
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "\"mcs_cache_key_base %V\" in http{} would mix the responses of several "
@@ -246,9 +238,7 @@ char* merge_location_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   auto* main = static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_mcs_module));
 
   conf->root = core->root;
-  if (conf->root.len > 0 && conf->root.data[conf->root.len - 1] == '/') {
-    conf->root.len--;
-  }
+  if (conf->root.len > 0 && conf->root.data[conf->root.len - 1] == '/') conf->root.len--;
   if (conf->key_base.len > 0) {
     conf->key_base_root = conf->root;
   } else if (outer->key_base.len > 0) {
@@ -261,9 +251,7 @@ char* merge_location_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   ngx_conf_merge_value(conf->enabled, outer->enabled, 0);
   ngx_conf_merge_ptr_value(conf->bypass, outer->bypass, nullptr);
   ngx_conf_merge_ptr_value(conf->no_store, outer->no_store, nullptr);
-  if (conf->key == nullptr) {
-    conf->key = outer->key;
-  }
+  if (conf->key == nullptr) conf->key = outer->key;
   mcs_policy_inherit(conf->policy, outer->policy);
   if (conf->enabled) {
     if (main->domain.name == nullptr) {
@@ -298,6 +286,16 @@ ngx_http_module_t http_module = {
 };
 
 }  // namespace
+
+ngx_int_t add_handler(ngx_conf_t* cf, ngx_http_phases phase, ngx_http_handler_pt handler) noexcept {
+  auto* core = static_cast<ngx_http_core_main_conf_t*>(
+      ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module));
+  auto* place = static_cast<ngx_http_handler_pt*>(ngx_array_push(&core->phases[phase].handlers));
+  if (place == nullptr) return NGX_ERROR;
+  *place = handler;
+  return NGX_OK;
+}
+
 }  // namespace mcs::nginx
 
 extern "C" {

@@ -23,6 +23,14 @@ ngx_str_t text(const char (&literal)[size]) noexcept {
   return {size - 1, reinterpret_cast<u_char*>(const_cast<char*>(literal))};
 }
 
+inline ngx_str_t as_str(const mcs_str& s) noexcept {
+  return {s.size, reinterpret_cast<u_char*>(const_cast<char*>(s.data))};
+}
+
+inline mcs_str as_str(const ngx_str_t& s) noexcept {
+  return {reinterpret_cast<const char*>(s.data), s.len};
+}
+
 inline bool same_name(const ngx_str_t& a, const ngx_str_t& b) noexcept {
   return a.len == b.len && ngx_strncasecmp(a.data, b.data, a.len) == 0;
 }
@@ -95,6 +103,9 @@ extern mcs_process* joined_process;
 ngx_int_t prepare_domain(ngx_cycle_t* cycle) noexcept;
 ngx_int_t start_worker(ngx_cycle_t* cycle) noexcept;
 void stop_worker(ngx_cycle_t* cycle) noexcept;
+
+// module.cc: adds a handler that is asked before all others of its phase.
+ngx_int_t add_handler(ngx_conf_t* cf, ngx_http_phases phase, ngx_http_handler_pt handler) noexcept;
 
 // static.cc: local files.
 ngx_int_t add_static_handler(ngx_conf_t* cf) noexcept;

@@ -71,24 +71,21 @@ void end_transaction(Exchange* x) noexcept {
 
 void end_exchange(void* data) noexcept {
   auto* x = static_cast<Exchange*>(data);
-  if (joined_process != nullptr) {
-    end_transaction(x);
-  }
+  if (joined_process != nullptr) end_transaction(x);
 }
 
 // An internal redirect forgets the context, but not what it began.
-void end_abandoned(ngx_http_request_t* r) noexcept {
-  for (ngx_http_cleanup_t* c = r->main->cleanup; c != nullptr; c = c->next) {
+ngx_int_t end_abandoned(ngx_http_request_t* r) noexcept {
+  for (ngx_http_cleanup_t* c = r->internal ? r->main->cleanup : nullptr; c != nullptr;
+       c = c->next) {
     auto* x = static_cast<Exchange*>(c->data);
-    if (c->handler == end_exchange && x->context->request == r) {
-      end_exchange(x);
-      restore_request(r, &x->edits);
-    }
+    if (c->handler != end_exchange || x->context->request != r) continue;
+    if (x->stage == Stage::kForwarded) r->error_page = x->error_page;
+    x->stage = Stage::kIdle;
+    restore_request(r, &x->edits);
+    end_exchange(x);
   }
-}
-
-mcs_str as_str(const ngx_str_t& s) noexcept {
-  return {reinterpret_cast<const char*>(s.data), s.len};
+  return NGX_DECLINED;
 }
 
 // As received, unless rewriting or an internal redirect made it another: then what is served.
@@ -100,12 +97,8 @@ ngx_int_t read_target(ngx_http_request_t* r, ngx_str_t* target) noexcept {
   const uintptr_t escapes = 2 * ngx_escape_uri(nullptr, r->uri.data, r->uri.len, NGX_ESCAPE_URI);
   target->data = static_cast<u_char*>(ngx_pnalloc(r->pool, r->uri.len + escapes + 1 + r->args.len));
   if (target->data == nullptr) return NGX_ERROR;
-  u_char* end = target->data;
-  if (escapes > 0) {
-    end = reinterpret_cast<u_char*>(ngx_escape_uri(end, r->uri.data, r->uri.len, NGX_ESCAPE_URI));
-  } else {
-    end = ngx_cpymem(end, r->uri.data, r->uri.len);
-  }
+  auto* end = reinterpret_cast<u_char*>(
+      ngx_escape_uri(target->data, r->uri.data, r->uri.len, NGX_ESCAPE_URI));
   if (r->args.len > 0) {
     *end++ = '?';
     end = ngx_cpymem(end, r->args.data, r->args.len);
@@ -143,15 +136,9 @@ ngx_int_t read_request(ngx_http_request_t* r, Exchange* x) noexcept {
     request.key = as_str(key);
   }
   request.client_address = as_str(r->connection->addr_text);
-  if (x->refresh != nullptr) {
-    request.flags |= MCS_REQUEST_REFRESH;
-  }
-  if (ngx_http_test_predicates(r, conf->bypass) != NGX_OK) {
-    request.flags |= MCS_REQUEST_BYPASS;
-  }
-  if (ngx_http_test_predicates(r, conf->no_store) != NGX_OK) {
-    request.flags |= MCS_REQUEST_NO_STORE;
-  }
+  if (x->refresh != nullptr) request.flags |= MCS_REQUEST_REFRESH;
+  if (ngx_http_test_predicates(r, conf->bypass) != NGX_OK) request.flags |= MCS_REQUEST_BYPASS;
+  if (ngx_http_test_predicates(r, conf->no_store) != NGX_OK) request.flags |= MCS_REQUEST_NO_STORE;
   request.waiter = x->context;
   request.alloc = allocate;
   request.alloc_context = r->pool;
@@ -203,8 +190,8 @@ ngx_int_t send_response(ngx_http_request_t* r, Exchange* x, mcs_response* respon
 
 ngx_int_t follow(ngx_http_request_t* r, Exchange* x, const mcs_response& response) noexcept {
   if (r != r->main) return serve_without_cache(r, x);
-  const ngx_int_t discarded = ngx_http_discard_request_body(r);
-  if (discarded != NGX_OK) return discarded;
+  const ngx_int_t begun = ngx_http_discard_request_body(r);
+  if (begun != NGX_OK) return begun;
   if (set_response(r, response) != NGX_OK) return NGX_HTTP_INTERNAL_SERVER_ERROR;
   x->stage = Stage::kIdle;
   const ngx_int_t rc = ngx_http_send_header(r);
@@ -238,9 +225,6 @@ void resume(ngx_http_request_t* r, RequestContext* context, bool timed_out) noex
   const mcs_outcome outcome =
       mcs_resume(x->transaction,
                  timed_out ? x->request.flags | MCS_REQUEST_LAST_TRY : x->request.flags, &response);
-  if (outcome == MCS_RESPONSE || outcome == MCS_DECLINED) {
-    end_transaction(x);
-  }
   ngx_http_finalize_request(r, act(r, x, outcome, &response));
 }
 
@@ -249,12 +233,10 @@ ngx_int_t act(ngx_http_request_t* r, Exchange* x, mcs_outcome outcome,
   RequestContext* context = x->context;
   context->status = response->cache_status;
   context->age = response->age;
+  if (outcome == MCS_RESPONSE || outcome == MCS_DECLINED) end_transaction(x);
   switch (outcome) {
     case MCS_RESPONSE:
-      if (response->refresh) {
-        start_refresh(r, {x->request.target.size,
-                          reinterpret_cast<u_char*>(const_cast<char*>(x->request.target.data))});
-      }
+      if (response->refresh) start_refresh(r, as_str(x->request.target));
       return send_response(r, x, response);
     case MCS_WAIT:
       if (begin_waiting(context, response->wait_ms, resume) != NGX_OK) {
@@ -282,9 +264,6 @@ ngx_int_t proxied_handler(ngx_http_request_t* r) noexcept {
 
 // Takes the place of the location's handler once access was granted.
 ngx_int_t wrap_handler(ngx_http_request_t* r) noexcept {
-  if (r->internal) {
-    end_abandoned(r);
-  }
   // Requests that want no body are made by others' modules to ask for something (auth_request).
   if (r->content_handler == nullptr || r->content_handler == proxied_handler ||
       !location_conf(r)->enabled || joined_process == nullptr || r->post_action ||
@@ -313,11 +292,6 @@ mcs_failure failure_of(const ngx_http_upstream_t* u, ngx_int_t status) noexcept 
   if (status == NGX_HTTP_GATEWAY_TIME_OUT) return MCS_FAILED_TIMEOUT;
   return u->state != nullptr && u->state->bytes_received > 0 ? MCS_FAILED_INVALID
                                                              : MCS_FAILED_CONNECT;
-}
-
-ngx_int_t hold_back(Exchange* x, Stage stage) noexcept {
-  x->stage = stage;
-  return NGX_OK;
 }
 
 ngx_int_t send_reply_header(ngx_http_request_t* r, Exchange* x) noexcept {
@@ -359,7 +333,8 @@ ngx_int_t on_failure(ngx_http_request_t* r, Exchange* x) noexcept {
              (status == NGX_HTTP_BAD_GATEWAY || status == NGX_HTTP_GATEWAY_TIME_OUT)) {
     verdict = mcs_origin_failed(x->transaction, failure_of(u, status), &x->reply);
   }
-  if (verdict == MCS_RETRY) return hold_back(x, Stage::kRetry);
+  x->stage = verdict == MCS_RETRY ? Stage::kRetry : Stage::kRefused;
+  if (verdict == MCS_RETRY) return NGX_OK;
   end_transaction(x);
   if (x->refresh != nullptr) {
     mcs_response_release(joined_process, &x->reply);
@@ -371,7 +346,7 @@ ngx_int_t on_failure(ngx_http_request_t* r, Exchange* x) noexcept {
     return send_reply_header(r, x);
   }
   x->refused = status;
-  return hold_back(x, Stage::kRefused);
+  return NGX_OK;
 }
 
 // The body of a buffered response as it comes from the origin: how fast this client takes it does
@@ -520,9 +495,7 @@ bool feed(ngx_http_request_t* r, Exchange* x, const ngx_buf_t* b, mcs_slice* sen
     if (ok) {
       mcs_slice part;
       x->storing = mcs_origin_body(x->transaction, piece, size, &part) != 0;
-      if (send->count == 0) {
-        send->first = static_cast<size_t>(at - b->file_pos) + part.first;
-      }
+      if (send->count == 0) send->first = static_cast<size_t>(at - b->file_pos) + part.first;
       send->count += part.count;
       at += static_cast<off_t>(size);
     }
@@ -577,9 +550,7 @@ ngx_int_t on_body(ngx_http_request_t* r, Exchange* x, ngx_chain_t* in) noexcept 
     if (ngx_buf_size(b) == 0 || x->piped || (!x->storing && !x->windowed)) continue;
     mcs_slice send;
     if (!feed(r, x, b, &send)) return NGX_ERROR;
-    if (x->windowed) {
-      cut(b, send);
-    }
+    if (x->windowed) cut(b, send);
   }
   // An upstream that is finalized before the end has broken off.
   const bool over = last || (r->upstream != nullptr && r->upstream->cleanup == nullptr);
@@ -595,9 +566,7 @@ ngx_int_t on_body(ngx_http_request_t* r, Exchange* x, ngx_chain_t* in) noexcept 
     x->gone = true;
   }
   if (x->gone && !was_storing) return NGX_ERROR;
-  for (; in != nullptr; in = in->next) {
-    consume(in->buf);
-  }
+  for (; in != nullptr; in = in->next) consume(in->buf);
   return over ? rc : NGX_OK;
 }
 
@@ -615,9 +584,6 @@ ngx_int_t body_filter(ngx_http_request_t* r, ngx_chain_t* in) noexcept {
       r->err_status = 0;
       mcs_response response;
       const mcs_outcome outcome = mcs_retry(x->transaction, &response);
-      if (outcome == MCS_RESPONSE || outcome == MCS_DECLINED) {
-        end_transaction(x);
-      }
       return act(r, x, outcome, &response);
     }
     case Stage::kRefused:
@@ -635,12 +601,10 @@ size_t proxied_key(const RequestContext* context, u_char* to, size_t size) noexc
 }
 
 ngx_int_t add_proxied_handler(ngx_conf_t* cf) noexcept {
-  auto* core = static_cast<ngx_http_core_main_conf_t*>(
-      ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module));
-  auto* handler = static_cast<ngx_http_handler_pt*>(
-      ngx_array_push(&core->phases[NGX_HTTP_PRECONTENT_PHASE].handlers));
-  if (handler == nullptr) return NGX_ERROR;
-  *handler = wrap_handler;
+  if (add_handler(cf, NGX_HTTP_REWRITE_PHASE, end_abandoned) != NGX_OK ||
+      add_handler(cf, NGX_HTTP_PRECONTENT_PHASE, wrap_handler) != NGX_OK) {
+    return NGX_ERROR;
+  }
   next_header_filter = ngx_http_top_header_filter;
   ngx_http_top_header_filter = header_filter;
   next_body_filter = ngx_http_top_body_filter;

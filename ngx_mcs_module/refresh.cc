@@ -55,9 +55,7 @@ bool write_request(ngx_http_request_t* r, const ngx_str_t& target, int to) noexc
 
 sockaddr* copy_address(ngx_pool_t* pool, const sockaddr* address, socklen_t size) noexcept {
   auto* copy = static_cast<sockaddr*>(ngx_palloc(pool, size));
-  if (copy != nullptr) {
-    ngx_memcpy(copy, address, size);
-  }
+  if (copy != nullptr) ngx_memcpy(copy, address, size);
   return copy;
 }
 
@@ -155,10 +153,9 @@ void start_refresh(ngx_http_request_t* r, const ngx_str_t& target) noexcept {
     cleanup = ngx_pool_cleanup_add(c->pool, sizeof(Refresh));
   }
   if (cleanup == nullptr) {
-    if (c->pool != nullptr) {
-      ngx_destroy_pool(c->pool);
-    }
+    ngx_pool_t* pool = c->pool;
     ngx_close_connection(c);
+    if (pool != nullptr) ngx_destroy_pool(pool);
     close(pair[1]);
     return;
   }
@@ -178,15 +175,8 @@ ngx_int_t add_refresh_handler(ngx_conf_t* cf) noexcept {
   ngx_str_t https = text("https");
   scheme_variable = ngx_http_get_variable_index(cf, &scheme);
   https_variable = ngx_http_get_variable_index(cf, &https);
-  auto* core = static_cast<ngx_http_core_main_conf_t*>(
-      ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module));
-  auto* handler = static_cast<ngx_http_handler_pt*>(
-      ngx_array_push(&core->phases[NGX_HTTP_POST_READ_PHASE].handlers));
-  if (scheme_variable == NGX_ERROR || https_variable == NGX_ERROR || handler == nullptr) {
-    return NGX_ERROR;
-  }
-  *handler = on_request;
-  return NGX_OK;
+  if (scheme_variable == NGX_ERROR || https_variable == NGX_ERROR) return NGX_ERROR;
+  return add_handler(cf, NGX_HTTP_POST_READ_PHASE, on_request);
 }
 
 }  // namespace mcs::nginx

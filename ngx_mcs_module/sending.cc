@@ -37,9 +37,7 @@ void await_client(ngx_http_request_t* r) noexcept {
   auto* core = static_cast<ngx_http_core_loc_conf_t*>(
       ngx_http_get_module_loc_conf(r->main, ngx_http_core_module));
   ngx_event_t* writing = r->connection->write;
-  if (!writing->delayed) {
-    ngx_add_timer(writing, core->send_timeout);
-  }
+  if (!writing->delayed) ngx_add_timer(writing, core->send_timeout);
   if (ngx_handle_write_event(writing, core->send_lowat) != NGX_OK) {
     ngx_http_finalize_request(r, NGX_ERROR);
   }
@@ -83,9 +81,7 @@ Piece look_for_another(ngx_http_request_t* r, Sending& sending) noexcept {
     case MCS_FOLLOW:
       return Piece::kThere;
     case MCS_WAIT:
-      if (response.refresh) {
-        start_refresh(r, r->unparsed_uri);
-      }
+      if (response.refresh) start_refresh(r, r->unparsed_uri);
       return begin_waiting(request_context(r), response.wait_ms, on_progress) == NGX_OK
                  ? Piece::kLater
                  : Piece::kBroken;

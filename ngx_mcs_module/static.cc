@@ -136,9 +136,7 @@ ngx_int_t add_static_handler(ngx_conf_t* cf) noexcept {
   ngx_array_t& handlers = core->phases[NGX_HTTP_CONTENT_PHASE].handlers;
   if (ngx_array_push(&handlers) == nullptr) return NGX_ERROR;
   auto* first = static_cast<ngx_http_handler_pt*>(handlers.elts);
-  for (ngx_uint_t i = handlers.nelts - 1; i > 1; --i) {
-    first[i] = first[i - 1];
-  }
+  for (ngx_uint_t i = handlers.nelts - 1; i > 1; --i) first[i] = first[i - 1];
   first[handlers.nelts > 1 ? 1 : 0] = static_handler;
   return NGX_OK;
 }

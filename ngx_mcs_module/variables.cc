@@ -12,13 +12,15 @@ void set_value(ngx_http_variable_value_t* value, const u_char* data, size_t size
   value->not_found = 0;
 }
 
+ngx_int_t set_nothing(ngx_http_variable_value_t* value) noexcept {
+  value->not_found = 1;
+  return NGX_OK;
+}
+
 ngx_int_t get_status(ngx_http_request_t* r, ngx_http_variable_value_t* value,
                      uintptr_t /*data*/) noexcept {
   const RequestContext* context = request_context(r);
-  if (context == nullptr || context->status == MCS_CACHE_NONE) {
-    value->not_found = 1;
-    return NGX_OK;
-  }
+  if (context == nullptr || context->status == MCS_CACHE_NONE) return set_nothing(value);
   const char* name = mcs_cache_status_name(context->status);
   set_value(value, reinterpret_cast<const u_char*>(name), ngx_strlen(name));
   return NGX_OK;
@@ -27,10 +29,7 @@ ngx_int_t get_status(ngx_http_request_t* r, ngx_http_variable_value_t* value,
 ngx_int_t get_age(ngx_http_request_t* r, ngx_http_variable_value_t* value,
                   uintptr_t /*data*/) noexcept {
   const RequestContext* context = request_context(r);
-  if (context == nullptr || context->age < 0) {
-    value->not_found = 1;
-    return NGX_OK;
-  }
+  if (context == nullptr || context->age < 0) return set_nothing(value);
   auto* digits = static_cast<u_char*>(ngx_pnalloc(r->pool, NGX_INT64_LEN));
   if (digits == nullptr) return NGX_ERROR;
   const u_char* end = ngx_sprintf(digits, "%L", context->age);
@@ -52,10 +51,7 @@ ngx_int_t get_key(ngx_http_request_t* r, ngx_http_variable_value_t* value,
                   uintptr_t /*data*/) noexcept {
   const RequestContext* context = request_context(r);
   if (context != nullptr && context->exchange != nullptr) return get_proxied_key(r, context, value);
-  if (context == nullptr || context->key_path.size == 0) {
-    value->not_found = 1;
-    return NGX_OK;
-  }
+  if (context == nullptr || context->key_path.size == 0) return set_nothing(value);
   const ngx_str_t& base = location_conf(r)->full_key_base;
   const mcs_str& path = context->key_path;
   auto* key = static_cast<u_char*>(ngx_pnalloc(r->pool, base.len + path.size));

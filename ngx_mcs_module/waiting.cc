@@ -15,9 +15,7 @@ namespace {
 
 void leave(Waiter* waiter) noexcept {
   waiter->waiting = false;
-  if (waiter->event.timer_set) {
-    ngx_del_timer(&waiter->event);
-  }
+  if (waiter->event.timer_set) ngx_del_timer(&waiter->event);
   if (waiter->event.posted) {
     ngx_delete_posted_event(&waiter->event);
   }
@@ -68,9 +66,7 @@ ngx_int_t begin_waiting(RequestContext* context, ngx_msec_t limit, Resume resume
   }
   waiter->resume = resume;
   waiter->waiting = true;
-  if (limit > 0) {
-    ngx_add_timer(&waiter->event, limit);
-  }
+  if (limit > 0) ngx_add_timer(&waiter->event, limit);
 
   // Until then nothing but the end of the connection matters.
   ngx_event_t* reading = r->connection->read;

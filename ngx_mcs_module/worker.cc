@@ -35,9 +35,7 @@ void write_log(void* /*context*/, int level, const char* line) noexcept {
 void wake(void* /*context*/, void* waiter) noexcept { wake_waiter(waiter); }
 
 void dispatch(ngx_event_t* /*event*/) noexcept {
-  if (joined_process != nullptr) {
-    mcs_dispatch(joined_process);
-  }
+  if (joined_process != nullptr) mcs_dispatch(joined_process);
 }
 
 void join() noexcept {
@@ -96,9 +94,7 @@ ngx_int_t prepare_domain(ngx_cycle_t* cycle) noexcept {
     if (workers != nullptr) {
       const size_t size = ngx_strlen(workers->gr_name) + 1;
       auto* name = static_cast<char*>(ngx_pnalloc(cycle->pool, size));
-      if (name != nullptr) {
-        ngx_memcpy(name, workers->gr_name, size);
-      }
+      if (name != nullptr) ngx_memcpy(name, workers->gr_name, size);
       conf->domain.group = name;
     }
   }

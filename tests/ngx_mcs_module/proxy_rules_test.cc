@@ -182,7 +182,11 @@ TEST_F(NginxProxyRulesTest, FallbackThatIsCachedUnderTheSameKey) {
 TEST_F(NginxProxyRulesTest, InternalRedirectOfTheOrigin) {
   origin_.on("/a", {200, {"X-Accel-Redirect: /inside/b"}, ""});
   origin_.on("/inside/b", fresh("inside"));
-  start_proxy("", "location /inside/ { internal; " + proxy_pass() + " }\n");
+  origin_.on("/denied", {200, {"X-Accel-Redirect: /forbidden/b"}, ""});
+  start_proxy("", "location /inside/ { internal; " + proxy_pass() + " }\n" +
+                      "location /forbidden/ { internal; deny all; error_page 403 =200 @nice; }\n"
+                      "location @nice { return 200 \"error page\"; }\n");
+  EXPECT_EQ(get("/denied").body, "error page");
   EXPECT_EQ(get("/a").body, "inside");
   const HttpResponse again = get("/a");
   EXPECT_EQ(again.body, "inside");
