@@ -9,7 +9,8 @@
 //            goes to writev(2) and nowhere else (a lost segment makes that fail, not crash).
 //
 // A filter of our own just above the core output filter turns guarded buckets into direct ones. On
-// connections with TLS or HTTP/2 no guarded bucket gets that far.
+// connections with TLS or HTTP/2 no guarded bucket gets that far. The same filter sees to it that
+// nobody waits for a client who reads slowly while others wait for the same response.
 #include "mod_mcs_apache/mod_mcs.h"
 
 #include <apr_buckets.h>
@@ -123,22 +124,34 @@ const apr_bucket_type_t direct_type = {"MCSD",
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wcast-qual"
 apr_status_t direct_filter(ap_filter_t* filter, apr_bucket_brigade* brigade) noexcept {
-  if (filter->next != nullptr && filter->next->frec == ap_core_output_filter_handle) {
-    for (apr_bucket* bucket = APR_BRIGADE_FIRST(brigade); bucket != APR_BRIGADE_SENTINEL(brigade);
-         bucket = APR_BUCKET_NEXT(bucket)) {
-      if (bucket->type == &guarded_type) bucket->type = &direct_type;
-    }
+  ap_filter_t* next = filter->next;
+  if (next == nullptr || next->frec != ap_core_output_filter_handle) {
+    return ap_pass_brigade(next, brigade);
   }
-  return ap_pass_brigade(filter->next, brigade);
+  const bool gently = filter->ctx != nullptr;
+  bool flush = false;
+  for (apr_bucket* bucket = APR_BRIGADE_FIRST(brigade); bucket != APR_BRIGADE_SENTINEL(brigade);) {
+    apr_bucket* following = APR_BUCKET_NEXT(bucket);
+    if (bucket->type == &guarded_type) bucket->type = &direct_type;
+    if (gently && APR_BUCKET_IS_FLUSH(bucket)) {
+      flush = true;
+      apr_bucket_delete(bucket);
+    }
+    bucket = following;
+  }
+  apr_status_t status = ap_pass_brigade(next, brigade);
+  // Without a brigade httpd's filter writes what the socket takes at once.
+  if (flush && status == APR_SUCCESS) status = next->frec->filter_func.out_func(next, nullptr);
+  return status;
 }
 
 #pragma GCC diagnostic pop
 
-void ensure_direct_filter(request_rec* r) noexcept {
+ap_filter_t* ensure_direct_filter(request_rec* r) noexcept {
   for (ap_filter_t* f = r->connection->output_filters; f != nullptr; f = f->next) {
-    if (f->frec == direct_filter_handle) return;
+    if (f->frec == direct_filter_handle) return f;
   }
-  ap_add_output_filter_handle(direct_filter_handle, nullptr, r, r->connection);
+  return ap_add_output_filter_handle(direct_filter_handle, nullptr, r, r->connection);
 }
 
 const bool* append_pinned(request_rec* r, apr_bucket_brigade* brigade, mcs_process* process,
@@ -184,6 +197,17 @@ void append_bucket(apr_bucket_brigade* brigade, apr_bucket* bucket) noexcept {
   APR_BRIGADE_INSERT_TAIL(brigade, bucket);
 }
 #pragma GCC diagnostic pop
+
+ap_filter_t* flush_gently(request_rec* r) noexcept {
+  if (r->connection->master != nullptr) return nullptr;
+  ap_filter_t* filter = ensure_direct_filter(r);
+  filter->ctx = filter;
+  return filter;
+}
+
+void flush_as_usual(ap_filter_t* filter) noexcept {
+  if (filter != nullptr) filter->ctx = nullptr;
+}
 
 apr_pool_t* response_pool(request_rec* r) noexcept {
   while (r->main != nullptr) r = r->main;

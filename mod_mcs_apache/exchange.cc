@@ -99,6 +99,8 @@ void note_status(request_rec* r, mcs_cache_status status) noexcept {
 }
 
 void end_exchange(Exchange& x) noexcept {
+  flush_as_usual(x.gentle);
+  x.gentle = nullptr;
   if (x.transaction == nullptr) return;
   CallGuard guard;
   // After leaving there is nothing to give back, and nobody to give it to.

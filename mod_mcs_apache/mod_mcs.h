@@ -106,6 +106,11 @@ const bool* append_body(request_rec* r, apr_bucket_brigade* brigade, mcs_process
 
 void append_bucket(apr_bucket_brigade* brigade, apr_bucket* bucket) noexcept;
 
+// From here to flush_as_usual, a flush on the connection writes what the socket takes and does not
+// wait for the client. nullptr if the connection is none of sockets (HTTP/2 has its own buffers).
+ap_filter_t* flush_gently(request_rec* r) noexcept;
+void flush_as_usual(ap_filter_t* filter) noexcept;
+
 // The pool that lives until the client has all of the response, also in a subrequest.
 apr_pool_t* response_pool(request_rec* r) noexcept;
 
@@ -125,6 +130,7 @@ struct Exchange {
   mcs_request request{};
   mcs_transaction* transaction = nullptr;  // nullptr once it is over
   apr_table_t* received = nullptr;         // the request's fields before the core's edits
+  ap_filter_t* gentle = nullptr;           // while the response is stored: from flush_gently
   // What this server had set for the response before any handler ran: kept out of the cache, and
   // sent with whatever takes the place of the handler's response.
   apr_table_t* own_fields = nullptr;

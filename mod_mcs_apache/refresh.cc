@@ -21,6 +21,8 @@ namespace {
 
 // In one child at the same time. One that finds no room is asked for again by a later request.
 constexpr int kMostRefreshes = 16;
+// More than the event MPM keeps for a connection.
+constexpr apr_size_t kMpmState = 1024;
 
 ap_filter_rec_t* discard_filter_handle;
 ap_filter_rec_t* nothing_filter_handle;
@@ -59,6 +61,10 @@ conn_rec* copy_connection(const conn_rec* from, apr_pool_t* pool) noexcept {
   c->id = from->id;
   c->conn_config = ap_create_conn_config(pool);
   c->notes = apr_table_make(pool, 2);
+  // The event MPM notes there which server's timeouts hold, and expects it on every connection.
+  if (module* mpm = ap_find_linked_module("event.c"); mpm != nullptr) {
+    ap_set_module_config(c->conn_config, mpm, apr_pcalloc(pool, kMpmState));
+  }
   c->bucket_alloc = apr_bucket_alloc_create(pool);
   c->keepalive = AP_CONN_CLOSE;
   return c;
@@ -181,9 +187,20 @@ apr_status_t read_nothing(ap_filter_t*, apr_bucket_brigade*, ap_input_mode_t, ap
   return APR_EOF;
 }
 
-int is_ssl(conn_rec* c) noexcept {
+// What mod_ssl says of the client's connection holds for the copy.
+bool is_tls(const conn_rec* c) noexcept {
   const Refresh* refresh = refresh_of(c);
-  return refresh != nullptr && refresh->tls ? OK : DECLINED;
+  return refresh != nullptr && refresh->tls;
+}
+
+int is_ssl(conn_rec* c) noexcept { return is_tls(c) ? OK : DECLINED; }
+
+const char* scheme(const request_rec* r) noexcept {
+  return is_tls(r->connection) ? "https" : nullptr;
+}
+
+apr_port_t port(const request_rec* r) noexcept {
+  return is_tls(r->connection) ? DEFAULT_HTTPS_PORT : 0;
 }
 
 }  // namespace
@@ -216,7 +233,9 @@ void register_refresh() noexcept {
       ap_register_output_filter("MCS_DISCARD", discard, nullptr, AP_FTYPE_NETWORK);
   nothing_filter_handle =
       ap_register_input_filter("MCS_NOTHING", read_nothing, nullptr, AP_FTYPE_NETWORK);
-  ap_hook_ssl_conn_is_ssl(is_ssl, nullptr, nullptr, APR_HOOK_MIDDLE);
+  ap_hook_ssl_conn_is_ssl(is_ssl, nullptr, nullptr, APR_HOOK_FIRST);
+  ap_hook_http_scheme(scheme, nullptr, nullptr, APR_HOOK_FIRST);
+  ap_hook_default_port(port, nullptr, nullptr, APR_HOOK_FIRST);
 }
 
 }  // namespace mcs::httpd

@@ -120,6 +120,7 @@ void take_head(Exchange& x, ap_filter_t* f, apr_bucket_brigade* brigade) noexcep
     case MCS_PASS:
     case MCS_STORE:
       x.storing = verdict == MCS_STORE;
+      if (x.storing) x.gentle = flush_gently(r);
       x.rewritten = reply.status != 0;
       if (x.rewritten) {
         discard_head(x);
@@ -220,11 +221,6 @@ apr_status_t take_body(Exchange& x, ap_filter_t* f, apr_bucket_brigade* brigade)
       // In the cache before the client knows that it is complete.
       if (APR_BUCKET_IS_EOS(bucket)) finish(x, true);
       APR_BUCKET_REMOVE(bucket);
-      if (flush && x.storing && c->data_in_output_filters) {
-        // A slow client must not slow down all those who wait for the same response.
-        apr_bucket_destroy(bucket);
-        continue;
-      }
       append_bucket(out, bucket);
       if (flush) status = hand_on(x, f, out);
       continue;
