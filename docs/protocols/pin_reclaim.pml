@@ -14,7 +14,7 @@
  *             CAS orphans seen -> 0                                                 [adopt_orphans]
  *   reclaim   what limbo[] names and is RETIRED, unlinked (unlink it if not); then fence and read
  *             every ledger; then free which of these no ledger names: space, state = FREE; limbo[] = 0
- *                                                         [reclaim, Pins::collect, Space::free_entry]
+ *                                                         [reclaim, Pins::drop_pinned, Space::free_entry]
  *   recover   of a reader: its ledger words = 0, ledger_high = 0; of who retires: own limbo[] = link;
  *             CAS owner dead -> me; its limbo[] = 0; orphans += 1 if its record says so    [take_over]
  *

@@ -295,6 +295,18 @@ void GlobalCache::announce_wait(Link filling) {
   if (d == nullptr) return;
   const std::uint64_t bit = 1ULL << (44 + instance_.slot_number() % kWaiterBits);
   d->progress.fetch_or(bit, std::memory_order_seq_cst);
+  report_filler(filling, d->state.load(kAcquire));
+}
+
+// Somebody needs what the filler holds: if that one is stopped, the agent ends it.
+void GlobalCache::report_filler(Link filling, std::uint64_t word) {
+  const std::uint32_t owner = EntryWord::owner_plus_one(word);
+  if (EntryWord::state(word) != EntryState::kFilling ||
+      EntryWord::version(word) != filling.version() || owner == 0 ||
+      owner > instance_.slot_count() || owner == instance_.slot_number() + 1) {
+    return;
+  }
+  instance_.control(owner - 1).blocked.fetch_add(1, kRelaxed);
 }
 
 bool GlobalCache::still_filling(Link filling) const {
@@ -489,13 +501,12 @@ std::uint64_t GlobalCache::reclaim(bool wait) {
       candidates[place] = link;
     }
   }
-  const auto pinned = pins_.collect();
-  if (!pinned) return 0;
+  if (!pins_.drop_pinned(candidates)) return 0;
   std::uint64_t freed = 0;
   for (std::uint32_t place = 0; place < kLimbo; ++place) {
     const Link link = candidates[place];
     Descriptor* d = link.value != 0 ? memory_.resolve(link) : nullptr;
-    if (d == nullptr || std::binary_search(pinned->begin(), pinned->end(), link.value)) continue;
+    if (d == nullptr) continue;
     std::vector<Extent> extents;
     std::uint64_t units = 0;
     if (space_.extents(load_sealed(*d), d->overflow.load(kAcquire), false, extents)) {

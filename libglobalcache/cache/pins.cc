@@ -55,8 +55,13 @@ std::uint32_t Pins::held() const {
   return n;
 }
 
-std::optional<std::vector<std::uint64_t>> Pins::collect() const {
-  std::vector<std::uint64_t> pinned;
+bool Pins::drop_pinned(std::span<Link> links) const {
+  // Nearly all pins are of other entries: one bit tells.
+  std::array<std::uint64_t, 64> maybe{};
+  const auto bit_of = [](std::uint64_t link) { return (link * 0x9e3779b97f4a7c15ULL) >> 52; };
+  for (const Link link : links) {
+    if (link.value != 0) maybe[bit_of(link.value) / 64] |= 1ULL << (bit_of(link.value) % 64);
+  }
   std::atomic_thread_fence(std::memory_order_seq_cst);
   for (std::uint32_t slot = 0; slot < instance_.slot_count(); ++slot) {
     const std::uint64_t word = instance_.control(slot).state.load(std::memory_order_acquire);
@@ -65,15 +70,17 @@ std::optional<std::vector<std::uint64_t>> Pins::collect() const {
         area(instance_, slot).ledger_high.load(std::memory_order_acquire), words_);
     const Word* words = ledger(instance_, slot);
     for (std::uint64_t i = 0; i < high; ++i) {
-      const std::uint64_t link = words[i].load(std::memory_order_acquire);
-      if (link != 0) pinned.push_back(link);
+      const std::uint64_t pinned = words[i].load(std::memory_order_acquire);
+      if (pinned == 0 || (maybe[bit_of(pinned) / 64] >> (bit_of(pinned) % 64) & 1) == 0) continue;
+      for (Link& link : links) {
+        if (link.value == pinned) link = {};
+      }
     }
   }
   for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
-    if (memory_.lost(segment)) return std::nullopt;
+    if (memory_.lost(segment)) return false;
   }
-  std::sort(pinned.begin(), pinned.end());
-  return pinned;
+  return true;
 }
 
 }  // namespace mcs::cache

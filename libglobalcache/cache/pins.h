@@ -8,7 +8,7 @@
 #pragma once
 
 #include <memory>
-#include <optional>
+#include <span>
 #include <vector>
 
 #include "libglobalcache/cache/memory.h"
@@ -27,9 +27,9 @@ class Pins {
 
   std::uint32_t held() const;
 
-  /// All links pinned by anybody in the domain, sorted. nullopt: memory was lost during the scan,
-  /// so it proves nothing.
-  std::optional<std::vector<std::uint64_t>> collect() const;
+  /// Make those of `links` zero that anybody in the domain pins; zeros are left out. Costs a load and
+  /// a test for each pin there is. False: memory was lost during the scan, so it proves nothing.
+  bool drop_pinned(std::span<Link> links) const;
 
   static const CacheArea& area(const runtime::Instance& instance, std::uint32_t slot) {
     return *reinterpret_cast<const CacheArea*>(instance.component_area(slot));

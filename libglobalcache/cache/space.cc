@@ -16,8 +16,10 @@ namespace {
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr auto kAcquire = std::memory_order_acquire;
 constexpr auto kRelease = std::memory_order_release;
-constexpr unsigned kGroupProbes = 24;       // groups looked at before "full" is answered
-constexpr unsigned kDescriptorProbes = 64;  // words of 8 clock bytes, likewise
+constexpr unsigned kGroupProbes = 24;        // groups looked at before "full" is answered
+constexpr unsigned kGroupRun = 8;            // so many in a row, the rest far apart
+constexpr unsigned kDescriptorProbes = 512;  // clock bytes, likewise
+constexpr unsigned kDescriptorRun = 16;      // so many in a row, then far from there
 
 struct Run {
   std::uint32_t first = 0;
@@ -55,6 +57,12 @@ Run find_run(const Group& group, std::uint32_t wanted) {
 // Which record of its instance, counted from 1.
 std::uint64_t claimer_of(const OpRecord& op, const runtime::Slot& slot) {
   return static_cast<std::uint64_t>(&op - slot.ops.data()) + 1;
+}
+
+// Far from `at`: steps of the golden section spread evenly over all of n places, however many are
+// made, so that what is free is found though it lies together somewhere else.
+std::uint64_t far_from(std::uint64_t at, std::uint64_t n) {
+  return (at + static_cast<std::uint64_t>(static_cast<double>(n) * 0.6180339887498949)) % n;
 }
 
 void set_phase(OpRecord& op, Phase phase) {
@@ -122,7 +130,9 @@ Link Space::claim_descriptor(std::uint32_t segment, EntryState state, Word& inte
   const CacheGeometry& g = memory_.geometry();
   Cursor& cursor = cursors_[segment];
   std::uint64_t at = cursor.descriptor.load(kRelaxed);
-  for (unsigned probe = 0; probe < kDescriptorProbes * 8; ++probe, at = (at + 1) % g.descriptors) {
+  for (unsigned probe = 1; probe <= kDescriptorProbes;
+       at = probe % kDescriptorRun == 0 ? far_from(at, g.descriptors) : (at + 1) % g.descriptors,
+                ++probe) {
     if (memory_.clock_byte(segment, at) != 0) continue;
     Descriptor& d = memory_.descriptor(segment, at);
     std::uint64_t word = d.state.load(kAcquire);
@@ -248,7 +258,7 @@ SpaceAnswer Space::grow(Link entry, Descriptor& d, std::uint64_t units, std::uin
         cursor.group.store(group, kRelaxed);
         return answer;
       }
-      group = (group + 1) % groups;
+      group = probe + 1 < kGroupRun ? (group + 1) % groups : far_from(group, groups);
     }
     cursor.group.store(group, kRelaxed);
   }

@@ -2,12 +2,14 @@
 #include "loadtest/bench/benchmark.h"
 
 #include "loadtest/bench/hit.h"
+#include "loadtest/bench/recovery.h"
 
 namespace mcs::loadtest {
 
 std::vector<std::unique_ptr<Benchmark>> all_benchmarks() {
   std::vector<std::unique_ptr<Benchmark>> all;
   all.push_back(std::make_unique<HitBenchmark>());
+  all.push_back(std::make_unique<RecoveryBenchmark>());
   return all;
 }
 

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// A domain full of entries, somebody who goes on working in it, and processes that are there to be
+// killed.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "libglobalcache/cache/global_cache.h"
+#include "loadtest/harness/process.h"
+#include "loadtest/harness/result.h"
+#include "loadtest/harness/temp_dir.h"
+
+namespace mcs::loadtest {
+
+// One instance of a domain, as a server's process is one. What it held stays behind when the process
+// is killed.
+class Member {
+ public:
+  static Result<std::unique_ptr<Member>> join(const std::string& directory);
+  ~Member();
+  cache::GlobalCache& cache() { return *cache_; }
+  runtime::Instance& instance() { return *instance_; }
+  const std::string& domain_path() const { return domain_->path(); }
+  // Gives everything back.
+  void leave();
+
+ private:
+  std::unique_ptr<gsm::Domain> domain_;
+  std::unique_ptr<runtime::Liveness> liveness_;
+  std::unique_ptr<runtime::Instance> instance_;
+  std::unique_ptr<cache::GlobalCache> cache_;
+};
+
+struct CrowdOptions {
+  std::uint64_t entries = 10'000;
+  std::uint32_t most_pins = 4096;
+  bool huge_pages = false;  // on a tmpfs of its own, mounted huge=always; root only
+};
+
+class Crowd {
+ public:
+  static Result<std::unique_ptr<Crowd>> gather(const CrowdOptions& options);
+  ~Crowd();
+  Crowd(const Crowd&) = delete;
+  Crowd& operator=(const Crowd&) = delete;
+
+  Member& survivor() { return *survivor_; }
+  std::uint64_t entries() const { return options_.entries; }
+  static std::string key_of(std::uint64_t number);
+
+  // Processes that have joined, made `lookups` hits, hold `pins` pins and are in the middle of a
+  // fill. They are killed by the caller.
+  Result<std::vector<pid_t>> bring(std::uint32_t count, std::uint32_t pins, std::uint32_t lookups);
+  // When what these processes held was free again, by the recoverer's events; CLOCK_MONOTONIC, ns,
+  // in the order of `pids`.
+  Result<std::vector<std::uint64_t>> recovered_at(const std::vector<pid_t>& pids) const;
+  // mcsctl verify: nothing leaked, nothing wrong.
+  Result<void> verify() const;
+
+ private:
+  explicit Crowd(const CrowdOptions& options) : options_(options) {}
+  Result<void> mount_huge_pages();
+  Result<void> make_domain();
+  Result<void> fill();
+  Result<void> start_nursery();
+  [[noreturn]] void tend_nursery(int commands, int answers) const;
+  [[noreturn]] void be_victim(int answers, std::uint32_t pins, std::uint32_t lookups,
+                              std::uint32_t number) const;
+
+  CrowdOptions options_;
+  TempDir temp_{"/dev/shm", "mcsbench"};
+  bool mounted_ = false;
+  ChildProcess agent_;
+  pid_t nursery_ = 0;
+  int commands_ = -1;
+  int answers_ = -1;
+  std::unique_ptr<Member> survivor_;
+};
+
+}  // namespace mcs::loadtest

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "loadtest/bench/recovery.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <ctime>
+#include <random>
+#include <thread>
+
+#include "loadtest/bench/internal/crowd.h"
+#include "loadtest/bench/plot.h"
+#include "loadtest/client/histogram.h"
+
+namespace mcs::loadtest {
+
+namespace {
+
+constexpr std::uint32_t kLookups = 2000;             // of a victim, before it is killed
+constexpr std::uint64_t kLookupIntervalNs = 50'000;  // of the survivor
+constexpr std::uint64_t kKillIntervalNs = 10'000'000;
+
+struct Row {
+  std::uint64_t entries;
+  std::uint32_t pins;
+  std::uint32_t deaths;
+  bool huge_pages;
+  Histogram notice;  // ns, from SIGKILL to the kernel's notice
+  Histogram repair;  // from then to recovered
+  double p999_ratio = 0;
+  std::uint64_t survivor_max_ns = 0;
+};
+
+double ms(std::uint64_t ns) { return static_cast<double>(ns) / 1e6; }
+
+// Kill all of them at once; the times at which the kernel told of each death.
+std::vector<std::uint64_t> kill_all(const std::vector<pid_t>& pids, std::uint64_t& killed_at) {
+  std::vector<pollfd> waiting;
+  for (const pid_t pid : pids) {
+    const int pidfd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
+    waiting.push_back({pidfd, POLLIN, 0});
+  }
+  killed_at = runtime::monotonic_ns();
+  for (const pid_t pid : pids) ::kill(pid, SIGKILL);
+  std::vector<std::uint64_t> noticed(pids.size(), 0);
+  for (std::size_t missing = pids.size(); missing > 0;) {
+    if (::poll(waiting.data(), waiting.size(), 30'000) <= 0) break;
+    const std::uint64_t now = runtime::monotonic_ns();
+    for (std::size_t i = 0; i < waiting.size(); ++i) {
+      if (waiting[i].fd < 0 || waiting[i].revents == 0) continue;
+      noticed[i] = now;
+      ::close(waiting[i].fd);
+      waiting[i].fd = -1;  // poll leaves it out
+      --missing;
+    }
+  }
+  return noticed;
+}
+
+Result<void> measure_deaths(Crowd& crowd, Row& row) {
+  auto pids = crowd.bring(row.deaths, row.pins, kLookups);
+  if (!pids) return tl::unexpected(pids.error());
+  std::uint64_t killed_at = 0;
+  const auto noticed = kill_all(*pids, killed_at);
+  const auto recovered = crowd.recovered_at(*pids);
+  if (!recovered) return tl::unexpected(recovered.error());
+  // Of all together: from the first notice to the last one recovered.
+  const std::uint64_t first = *std::min_element(noticed.begin(), noticed.end());
+  const std::uint64_t last_notice = *std::max_element(noticed.begin(), noticed.end());
+  const std::uint64_t last = *std::max_element(recovered->begin(), recovered->end());
+  row.notice.add(last_notice - killed_at);
+  // The agent may have been told a moment before this process was.
+  const std::uint64_t from = row.deaths == 1 ? first : last_notice;
+  row.repair.add(last > from ? last - from : 0);
+  return {};
+}
+
+// Lookups on a schedule that does not wait for slow ones; latencies count from the scheduled time.
+Histogram look_up(Crowd& crowd, std::chrono::milliseconds duration, std::uint64_t seed) {
+  Histogram latencies;
+  std::mt19937_64 random(seed);
+  cache::GlobalCache& cache = crowd.survivor().cache();
+  cache::Hit hit;
+  const std::uint64_t begin = runtime::monotonic_ns();
+  const std::uint64_t end =
+      begin + static_cast<std::uint64_t>(std::chrono::nanoseconds(duration).count());
+  for (std::uint64_t due = begin; due < end; due += kLookupIntervalNs) {
+    const timespec at{static_cast<time_t>(due / 1'000'000'000),
+                      static_cast<long>(due % 1'000'000'000)};
+    while (::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, nullptr) == EINTR) {
+    }
+    const std::string key = Crowd::key_of(random() % crowd.entries());
+    if (cache.find(cache.make_key(key), hit).found == cache::Found::kHit) cache.release(hit);
+    latencies.add(runtime::monotonic_ns() - due);
+  }
+  return latencies;
+}
+
+// The survivor has a processor of its own, as a server's worker would; all others share the rest.
+void bind_to(int cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  sched_setaffinity(0, sizeof set, &set);
+  const sched_param priority{10};
+  sched_setscheduler(0, SCHED_FIFO, &priority);  // if permitted
+}
+
+Result<void> measure_survivor(Crowd& crowd, Row& row, bool quick, std::uint64_t seed) {
+  const std::chrono::milliseconds duration(quick ? 500 : 2000);
+  Histogram calm;
+  Histogram busy;
+  std::atomic<bool> done{false};
+  Result<void> killer_result;
+  // One of each in turn, so that both see the same machine.
+  for (int turn = 0; turn < 2; ++turn) {
+    std::thread quiet([&] {
+      bind_to(0);
+      calm.merge(look_up(crowd, duration, seed));
+    });
+    quiet.join();
+    done = false;
+    std::thread survivor([&] {
+      bind_to(0);
+      busy.merge(look_up(crowd, duration, seed));
+      done = true;
+    });
+    std::vector<pid_t> pids;
+    for (std::uint64_t due = runtime::monotonic_ns(); !done; due += kKillIntervalNs) {
+      auto next = crowd.bring(1, row.pins, 50);
+      if (!next) {
+        killer_result = tl::unexpected(next.error());
+        break;
+      }
+      while (runtime::monotonic_ns() < due) ::usleep(100);
+      ::kill(next->front(), SIGKILL);
+      pids.push_back(next->front());
+      due = std::max(due, runtime::monotonic_ns() - kKillIntervalNs);
+    }
+    survivor.join();
+    if (!killer_result) return killer_result;
+    pids.erase(pids.begin(), pids.end() - std::min<std::ptrdiff_t>(100, std::ssize(pids)));
+    if (const auto all = crowd.recovered_at(pids); !all) return tl::unexpected(all.error());
+  }
+  row.p999_ratio = static_cast<double>(busy.percentile(0.999)) /
+                   static_cast<double>(std::max<std::uint64_t>(1, calm.percentile(0.999)));
+  row.survivor_max_ns = busy.max();
+  return {};
+}
+
+nlohmann::json row_json(const Row& row) {
+  return {{"entries", row.entries},
+          {"pins", row.pins},
+          {"deaths", row.deaths},
+          {"huge_pages", row.huge_pages},
+          {"notice_ms_p50", ms(row.notice.percentile(0.5))},
+          {"notice_ms_p99", ms(row.notice.percentile(0.99))},
+          {"repair_ms_p50", ms(row.repair.percentile(0.5))},
+          {"repair_ms_p99", ms(row.repair.percentile(0.99))},
+          {"survivor_p999_ratio", row.p999_ratio},
+          {"survivor_max_ms", ms(row.survivor_max_ns)}};
+}
+
+void print(const Row& row) {
+  std::fputs(fmt::format("{:>9} {:>6} {:>7} {:>5} {:>8.2f} {:>8.2f} {:>9.3f} {:>9.3f} {:>10.2f} "
+                         "{:>9.3f}\n",
+                         row.entries, row.pins, row.deaths, row.huge_pages ? "yes" : "no",
+                         ms(row.notice.percentile(0.5)), ms(row.notice.percentile(0.99)),
+                         ms(row.repair.percentile(0.5)), ms(row.repair.percentile(0.99)),
+                         row.p999_ratio, ms(row.survivor_max_ns))
+                 .c_str(),
+             stdout);
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+void RecoveryBenchmark::add_options(CLI::App& app) {
+  app.add_option("--entries", entries_, "Entries in the cache")
+      ->delimiter(',')
+      ->check(CLI::Range(1000, 100'000'000));
+  app.add_option("--pins", pins_, "Pins that each of the dead held")
+      ->delimiter(',')
+      ->check(CLI::Range(0, 100'000))
+      ->capture_default_str();
+  app.add_option("--deaths", deaths_, "Processes killed at once")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 100))
+      ->capture_default_str();
+  app.add_option("--rounds", rounds_, "Rounds of each row")->check(CLI::Range(1, 10'000));
+  app.add_flag("--huge-pages", huge_pages_, "The domain on a tmpfs with huge pages (root only)");
+  app.add_option("--svg", svg_, "Write a plot to FILE");
+}
+
+Result<nlohmann::json> RecoveryBenchmark::run(const std::atomic<bool>& interrupted) {
+  std::vector<std::uint64_t> sizes(entries_.begin(), entries_.end());
+  if (sizes.empty()) sizes = {10'000, 100'000, 1'000'000};
+  if (entries_.empty() && !quick) sizes.push_back(10'000'000);
+  const int rounds = rounds_ > 0 ? rounds_ : (quick ? 5 : 40);
+  std::fputs(fmt::format("{:>9} {:>6} {:>7} {:>5} {:>17} {:>19} {:>20}\n{:>9} {:>6} {:>7} {:>5} "
+                         "{:>8} {:>8} {:>9} {:>9} {:>10} {:>9}\n",
+                         "", "", "", "huge", "notice ms", "repair ms", "survivor lookups", "entries",
+                         "pins", "deaths", "pages", "p50", "p99", "p50", "p99", "p99.9 x",
+                         "max ms")
+                 .c_str(),
+             stdout);
+  std::vector<Row> rows;
+  for (const std::uint64_t entries : sizes) {
+    CrowdOptions options;
+    options.entries = entries;
+    options.most_pins = *std::max_element(pins_.begin(), pins_.end());
+    options.huge_pages = huge_pages_;
+    auto crowd = Crowd::gather(options);
+    if (!crowd) return tl::unexpected(crowd.error());
+    for (const std::uint32_t pins : pins_) {
+      for (const std::uint32_t deaths : deaths_) {
+        Row row{entries, pins, deaths, huge_pages_, {}, {}};
+        for (int round = 0; round < rounds; ++round) {
+          if (auto measured = measure_deaths(**crowd, row); !measured) {
+            return tl::unexpected(measured.error());
+          }
+          if (interrupted) return fail("interrupted");
+        }
+        if (auto measured = measure_survivor(**crowd, row, quick, seed); !measured) {
+          return tl::unexpected(measured.error());
+        }
+        if (auto sound = (*crowd)->verify(); !sound) return tl::unexpected(sound.error());
+        print(row);
+        rows.push_back(std::move(row));
+      }
+    }
+  }
+  nlohmann::json list = nlohmann::json::array();
+  for (const Row& row : rows) list.push_back(row_json(row));
+  if (!svg_.empty()) {
+    Plot plot;
+    plot.title = "From the kernel's notice of a death to recovered (p99)";
+    plot.x_label = "entries in the cache";
+    plot.y_label = "ms";
+    for (const std::uint32_t deaths : deaths_) {
+      for (const std::uint32_t pins : pins_) {
+        Plot::Line line{fmt::format("{} dead, {} pins each", deaths, pins), {}};
+        for (const Row& row : rows) {
+          if (row.deaths == deaths && row.pins == pins) {
+            line.points.emplace_back(static_cast<double>(row.entries),
+                                     ms(row.repair.percentile(0.99)));
+          }
+        }
+        plot.lines.push_back(std::move(line));
+      }
+    }
+    if (auto written = write_file(svg_, plot.svg()); !written) {
+      return tl::unexpected(written.error());
+    }
+  }
+  return nlohmann::json{{"rows", list}, {"rounds", rounds}, {"seed", seed}, {"quick", quick}};
+}
+
+}  // namespace mcs::loadtest
