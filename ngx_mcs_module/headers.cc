@@ -141,9 +141,9 @@ void restore_request(ngx_http_request_t* r, RequestEdits* made) noexcept {
   made->active = false;
 }
 
-ngx_int_t read_response_fields(ngx_http_request_t* r, mcs_field** fields, size_t* count) noexcept {
+ngx_int_t read_response_fields(ngx_http_request_t* r, const ngx_http_upstream_t* u,
+                               mcs_field** fields, size_t* count) noexcept {
   const ngx_http_headers_out_t& out = r->headers_out;
-  const ngx_http_upstream_t* u = r->upstream;
   const bool raw = u != nullptr && u->headers_in.status_n != 0;
   const size_t most = size_of(out.headers) + (raw ? size_of(u->headers_in.headers) : 0) + 2;
   mcs_field* made = allocate_fields(r, most);

@@ -142,14 +142,14 @@ struct RequestEdits {
 ngx_int_t edit_request(ngx_http_request_t* r, const mcs_response& edits,
                        RequestEdits* made) noexcept;
 void restore_request(ngx_http_request_t* r, RequestEdits* made) noexcept;
-// What the content handler answered, for the core.
-ngx_int_t read_response_fields(ngx_http_request_t* r, mcs_field** fields, size_t* count) noexcept;
+// What the content handler answered, for the core. u: its upstream, or nullptr.
+ngx_int_t read_response_fields(ngx_http_request_t* r, const ngx_http_upstream_t* u,
+                               mcs_field** fields, size_t* count) noexcept;
 ngx_int_t add_fields(ngx_http_request_t* r, const mcs_response& response) noexcept;
 // Status, fields and length in place of what headers_out holds.
 ngx_int_t set_response(ngx_http_request_t* r, const mcs_response& response) noexcept;
 
 // sending.cc: bodies from the cache.
-bool wants_body(const ngx_http_request_t* r) noexcept;
 // What shared memory may not be handed to: TLS and filters that read or change the bytes.
 bool must_copy(const ngx_http_request_t* r) noexcept;
 // Before anything is sent: takes over what must be given back at the request's end, and drops the

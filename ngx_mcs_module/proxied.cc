@@ -35,6 +35,10 @@ struct Exchange {
   // nginx takes nonsense for HTTP/0.9.
   ngx_uint_t err_status;
   ngx_uint_t http_version;
+  // The handler's exchange with an origin; nullptr: it has none. Another handler, before an
+  // internal redirect, may have left one behind.
+  ngx_http_upstream_t* upstream;
+  const ngx_http_upstream_t* old_upstream;
   ngx_int_t (*pipe_init)(void* r);
   ngx_event_pipe_input_filter_pt pipe_filter;
   bool piped;  // the body goes to the core as it arrives, not as it is sent
@@ -206,6 +210,7 @@ ngx_int_t forward(ngx_http_request_t* r, Exchange* x, const mcs_response& edits)
   x->error_page = r->error_page;
   x->err_status = r->err_status;
   x->http_version = r->http_version;
+  x->old_upstream = r->upstream;
   r->error_page = 1;
   const ngx_int_t rc = x->handler(r);
   const ngx_http_upstream_t* u = r->upstream;
@@ -287,13 +292,6 @@ ngx_int_t wrap_handler(ngx_http_request_t* r) noexcept {
 
 // --- filters
 
-// What the special response in the making stands for.
-mcs_failure failure_of(const ngx_http_upstream_t* u, ngx_int_t status) noexcept {
-  if (status == NGX_HTTP_GATEWAY_TIME_OUT) return MCS_FAILED_TIMEOUT;
-  return u->state != nullptr && u->state->bytes_received > 0 ? MCS_FAILED_INVALID
-                                                             : MCS_FAILED_CONNECT;
-}
-
 ngx_int_t send_reply_header(ngx_http_request_t* r, Exchange* x) noexcept {
   x->stage = Stage::kReply;
   mcs_response& reply = x->reply;
@@ -316,37 +314,38 @@ ngx_int_t replace(Exchange* x) noexcept {
   return kElsewhere;
 }
 
+mcs_verdict tell_response(ngx_http_request_t* r, Exchange* x, ngx_uint_t status) noexcept {
+  mcs_field* fields;
+  size_t count;
+  if (read_response_fields(r, x->upstream, &fields, &count) != NGX_OK) return MCS_PASS;
+  const auto code = static_cast<int>(status);
+  const mcs_verdict verdict = mcs_origin_response(x->transaction, code, fields, count, &x->reply);
+  x->context->status = x->reply.cache_status;
+  return verdict;
+}
+
 // The handler gave no response: nginx is about to send its own.
 ngx_int_t on_failure(ngx_http_request_t* r, Exchange* x) noexcept {
-  const ngx_http_upstream_t* u = r->upstream;
-  const auto status = static_cast<ngx_int_t>(r->err_status);
+  const ngx_http_upstream_t* u = x->upstream;
+  const ngx_uint_t status = r->err_status;
   mcs_verdict verdict = MCS_PASS;
-  if (u != nullptr && u->headers_in.status_n == r->err_status) {
+  if (u != nullptr && u->headers_in.status_n == status) {
     // proxy_intercept_errors: the status is the origin's, the body will be another's.
-    mcs_field* fields;
-    size_t count;
-    if (read_response_fields(r, &fields, &count) == NGX_OK) {
-      verdict =
-          mcs_origin_response(x->transaction, static_cast<int>(status), fields, count, &x->reply);
-    }
+    verdict = tell_response(r, x, status);
   } else if (u != nullptr &&
              (status == NGX_HTTP_BAD_GATEWAY || status == NGX_HTTP_GATEWAY_TIME_OUT)) {
-    verdict = mcs_origin_failed(x->transaction, failure_of(u, status), &x->reply);
+    const bool began = u->state != nullptr && u->state->bytes_received > 0;
+    const mcs_failure failure = status == NGX_HTTP_GATEWAY_TIME_OUT ? MCS_FAILED_TIMEOUT
+                                : began                             ? MCS_FAILED_INVALID
+                                                                    : MCS_FAILED_CONNECT;
+    verdict = mcs_origin_failed(x->transaction, failure, &x->reply);
   }
   x->stage = verdict == MCS_RETRY ? Stage::kRetry : Stage::kRefused;
   if (verdict == MCS_RETRY) return NGX_OK;
   end_transaction(x);
-  if (x->refresh != nullptr) {
-    mcs_response_release(joined_process, &x->reply);
-    return NGX_ERROR;
-  }
-  if (verdict == MCS_REPLACE) {
-    x->context->status = x->reply.cache_status;
-    x->context->age = x->reply.age;
-    return send_reply_header(r, x);
-  }
-  x->refused = status;
-  return NGX_OK;
+  if (verdict == MCS_REPLACE && replace(x) == kElsewhere) return send_reply_header(r, x);
+  x->refused = static_cast<ngx_int_t>(status);
+  return x->refresh != nullptr ? NGX_ERROR : NGX_OK;
 }
 
 // The body of a buffered response as it comes from the origin: how fast this client takes it does
@@ -373,7 +372,7 @@ ngx_int_t init_pipe(void* request) noexcept {
 }
 
 void tap_pipe(ngx_http_request_t* r, Exchange* x) noexcept {
-  ngx_http_upstream_t* u = r->upstream;
+  ngx_http_upstream_t* u = x->upstream;
   if (u == nullptr || !u->buffering || u->pipe == nullptr || u->pipe->input_ctx != r ||
       u->input_filter_init == nullptr || u->input_filter_ctx != r) {
     return;
@@ -424,30 +423,19 @@ ngx_int_t on_nonsense(ngx_http_request_t* r, Exchange* x) noexcept {
 }
 
 ngx_int_t on_response(ngx_http_request_t* r, Exchange* x) noexcept {
-  mcs_field* fields;
-  size_t count;
-  if (read_response_fields(r, &fields, &count) != NGX_OK) return NGX_ERROR;
-  const auto status = static_cast<int>(r->headers_out.status);
-  const mcs_verdict verdict = mcs_origin_response(x->transaction, status, fields, count, &x->reply);
-  x->context->status = x->reply.cache_status;
+  const mcs_verdict verdict = tell_response(r, x, r->headers_out.status);
   x->storing = verdict == MCS_STORE;
-  ngx_http_upstream_t* u = r->upstream;
-  switch (verdict) {
-    case MCS_RETRY:
-    case MCS_REPLACE:
-      if (u != nullptr && status == NGX_HTTP_NOT_MODIFIED && u->buffer.pos == u->buffer.last) {
-        // There is no body whose end must be seen first.
-        u->keepalive = !u->headers_in.connection_close;
-      }
-      if (verdict == MCS_REPLACE) {
-        end_transaction(x);
-        return replace(x);
-      }
-      x->stage = Stage::kRetry;
-      return kElsewhere;
-    default:
-      return send_origin_header(r, x);
+  if (verdict != MCS_REPLACE && verdict != MCS_RETRY) return send_origin_header(r, x);
+  ngx_http_upstream_t* u = x->upstream;
+  if (u != nullptr && r->headers_out.status == NGX_HTTP_NOT_MODIFIED &&
+      u->buffer.pos == u->buffer.last) {
+    // There is no body whose end must be seen first.
+    u->keepalive = !u->headers_in.connection_close;
   }
+  x->stage = Stage::kRetry;
+  if (verdict == MCS_RETRY) return kElsewhere;
+  end_transaction(x);
+  return replace(x);
 }
 
 ngx_int_t header_filter(ngx_http_request_t* r) noexcept {
@@ -463,8 +451,9 @@ ngx_int_t header_filter(ngx_http_request_t* r) noexcept {
         return next_header_filter(r);
       }
       // An upstream that is finalized before it sent a header has none to send.
+      x->upstream = r->upstream != x->old_upstream ? r->upstream : nullptr;
       const bool own =
-          r->upstream != nullptr ? r->upstream->cleanup == nullptr : r->err_status != x->err_status;
+          x->upstream != nullptr ? x->upstream->cleanup == nullptr : r->err_status != x->err_status;
       if (own) return on_failure(r, x);
       return r->http_version == x->http_version ? on_response(r, x) : on_nonsense(r, x);
     }
@@ -502,11 +491,6 @@ bool feed(ngx_http_request_t* r, Exchange* x, const ngx_buf_t* b, mcs_slice* sen
   }
   ngx_pfree(r->pool, piece);
   return ok;
-}
-
-void consume(ngx_buf_t* b) noexcept {
-  b->pos = b->last;
-  b->file_pos = b->file_last;
 }
 
 void cut(ngx_buf_t* b, const mcs_slice& part) noexcept {
@@ -553,7 +537,7 @@ ngx_int_t on_body(ngx_http_request_t* r, Exchange* x, ngx_chain_t* in) noexcept 
     if (x->windowed) cut(b, send);
   }
   // An upstream that is finalized before the end has broken off.
-  const bool over = last || (r->upstream != nullptr && r->upstream->cleanup == nullptr);
+  const bool over = last || (x->upstream != nullptr && x->upstream->cleanup == nullptr);
   const bool was_storing = x->storing;
   if (over && x->transaction != nullptr) {
     mcs_origin_end(x->transaction, last);
@@ -566,7 +550,8 @@ ngx_int_t on_body(ngx_http_request_t* r, Exchange* x, ngx_chain_t* in) noexcept 
     x->gone = true;
   }
   if (x->gone && !was_storing) return NGX_ERROR;
-  for (; in != nullptr; in = in->next) consume(in->buf);
+  for (; in != nullptr; in = in->next)
+    cut(in->buf, {static_cast<size_t>(ngx_buf_size(in->buf)), 0});
   return over ? rc : NGX_OK;
 }
 

@@ -249,10 +249,6 @@ ngx_int_t keep_until_end(ngx_http_request_t* r, RequestContext* context, const n
 
 }  // namespace
 
-bool wants_body(const ngx_http_request_t* r) noexcept {
-  return r->method != NGX_HTTP_HEAD && !r->header_only;
-}
-
 bool must_copy(const ngx_http_request_t* r) noexcept {
   return r->connection->ssl != nullptr || r->main_filter_need_in_memory ||
          r->filter_need_in_memory || r->filter_need_temporary;

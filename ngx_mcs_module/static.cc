@@ -92,7 +92,7 @@ ngx_int_t static_handler(ngx_http_request_t* r) noexcept {
   request.policy = conf->file_policy;
   request.path = context->key_path;
   request.file = reinterpret_cast<const char*>(path.data);
-  request.head = !wants_body(r);
+  request.head = r->method == NGX_HTTP_HEAD || r->header_only;
   request.last_try = context->last_try;
   request.waiter = context;
   request.alloc = allocate;

@@ -183,10 +183,16 @@ TEST_F(NginxProxyRulesTest, InternalRedirectOfTheOrigin) {
   origin_.on("/a", {200, {"X-Accel-Redirect: /inside/b"}, ""});
   origin_.on("/inside/b", fresh("inside"));
   origin_.on("/denied", {200, {"X-Accel-Redirect: /forbidden/b"}, ""});
-  start_proxy("", "location /inside/ { internal; " + proxy_pass() + " }\n" +
-                      "location /forbidden/ { internal; deny all; error_page 403 =200 @nice; }\n"
-                      "location @nice { return 200 \"error page\"; }\n");
+  origin_.on("/picture", {200, {"X-Accel-Redirect: /gif"}, ""});
+  start_proxy(
+      "",
+      std::string("location = /gif { internal; empty_gif; mcs_cache on; mcs_cache_valid 9s; }\n") +
+          "location /inside/ { internal; " + proxy_pass() + " }\n" +
+          "location /forbidden/ { internal; deny all; error_page 403 =200 @nice; }\n"
+          "location @nice { return 200 \"error page\"; }\n");
   EXPECT_EQ(get("/denied").body, "error page");
+  EXPECT_EQ(get("/picture").header("Content-Type"), "image/gif");
+  EXPECT_EQ(get("/picture").body.size(), 43u);
   EXPECT_EQ(get("/a").body, "inside");
   const HttpResponse again = get("/a");
   EXPECT_EQ(again.body, "inside");
