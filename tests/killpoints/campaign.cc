@@ -106,11 +106,26 @@ bool Campaign::prepare(const Case& wanted) {
   if (!applies) return false;
   world_.save(snapshot_);
   hooks.log_undo = true;
+  choose_keys();
+  return true;
+}
+
+void Campaign::examine(const StartState& start, const Operation& operation,
+                       std::set<unsigned> must_hit, bool eager) {
+  start_ = &start;
+  operation_ = &operation;
+  must_hit_ = std::move(must_hit);
+  choose_keys();
+  world_.declare_dead(operation.victim);
+  Outcome outcome;
+  aftermath(outcome, 0, eager);
+}
+
+void Campaign::choose_keys() {
   keys_ = {kTarget, kFresh, 29};
   for (unsigned k = 0; k < kKeys; ++k) {
     if (world_.state().allowed[k] != 0) keys_.insert(k);
   }
-  return true;
 }
 
 void Campaign::count(const Outcome& outcome) {
@@ -293,7 +308,7 @@ void Campaign::finish_the_living() {
   if (world_.member(kFirstSurvivor).alive) {
     world_.as(kFirstSurvivor, [&] {
       cache::Fill& fill = world_.state().fills[kFirstSurvivor];
-      if (fill) world_.put_commit(29, 1, fill);
+      if (fill) world_.put_commit(29, kOtherVersion, fill);
     });
   }
   for (unsigned i = 0; i < world_.state().hit_count; ++i) {

@@ -52,6 +52,11 @@ class Campaign {
   Campaign(World& world, CampaignOptions options);
   CampaignResult run();
 
+  /// The operation's process has just died, somewhere: let the others go on and check everything.
+  /// What is wrong is the world's violation().
+  void examine(const StartState& start, const Operation& operation, std::set<unsigned> must_hit,
+               bool eager);
+
   static std::string json(const CampaignResult& result);
 
  private:
@@ -82,6 +87,7 @@ class Campaign {
   void finish_the_living();
   void look(unsigned m, bool must_hit);
   void count(const Outcome& outcome);
+  void choose_keys();
   void check_harness();
   void report(std::uint64_t kill, std::uint64_t second, bool eager, const Outcome& outcome);
   bool time_is_up() const;

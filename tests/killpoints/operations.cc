@@ -66,8 +66,8 @@ bool other_fills(World& w, const StartState& s, unsigned m) {
   w.state().body_bytes[kBig] = 90000;
   bool ok = false;
   w.as(kFirstSurvivor, [&] {
-    ok = w.put_begin(kFirstSurvivor, kBig, 1, w.state().fills[kFirstSurvivor]) == Put::kStored &&
-         w.put_body(kBig, 1, w.state().fills[kFirstSurvivor]) == Put::kStored &&
+    ok = w.put_begin(kFirstSurvivor, kBig, kOtherVersion, w.state().fills[kFirstSurvivor]) == Put::kStored &&
+         w.put_body(kBig, kOtherVersion, w.state().fills[kFirstSurvivor]) == Put::kStored &&
          w.state().fills[kFirstSurvivor].flush() == cache::Append::kOk;
   });
   return ok;

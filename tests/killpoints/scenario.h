@@ -24,6 +24,9 @@ inline constexpr unsigned kJoiner = 6;   // not a member yet
 inline constexpr unsigned kTarget = 3;
 inline constexpr unsigned kFresh = 7;
 
+// What kFirstSurvivor fills beside operations; theirs are below.
+inline constexpr unsigned kOtherVersion = 9;
+
 /// A class of starting states.
 struct StartState {
   std::string name;

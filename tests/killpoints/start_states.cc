@@ -154,6 +154,26 @@ void build_dead_recoverer(World& w) {
   w.declare_dead(kAnother);
 }
 
+// Died between two operations, holding as much as one can hold then.
+void build_dead_filler(World& w) {
+  build_some(w);
+  w.state().body_bytes[30] = 90000;
+  w.as(kOther, [&w] {
+    for (const unsigned k : {1U, 21U, 22U}) w.pin(kOther, k);
+    w.count(kOther, 7);
+    w.purge_key(kOther, 21);
+    w.purge_key(kOther, 22);
+    for (const unsigned k : {2U, 30U}) {
+      cache::Fill& fill = k == 2 ? w.state().fills[kOther] : w.state().fills[kAnother];
+      if (w.put_begin(kOther, k, 0, fill) != Put::kStored ||
+          w.put_body(k, 0, fill) != Put::kStored || fill.flush() != cache::Append::kOk) {
+        w.violate("cannot fill");
+      }
+    }
+  });
+  w.declare_dead(kOther);
+}
+
 void build_orphans(World& w) {
   build_some(w);
   for (const unsigned k : {20U, 21U, 22U}) w.as(kFirstSurvivor, [&w, k] { w.pin(1, k); });
@@ -234,6 +254,7 @@ const std::vector<StartState>& start_states() {
     s.push_back({"contended groups", small, build_contended_groups, true, false, true});
     s.push_back({"dead in bucket", small, build_dead_in_bucket});
     s.push_back({"dead in groups", many, build_dead_in_groups});
+    s.push_back({"dead filler", small, build_dead_filler});
     s.push_back({"dead recoverer", small, build_dead_recoverer});
     s.push_back({"orphans", small, build_orphans});
     s.push_back({"limbo full", many, build_limbo_full});

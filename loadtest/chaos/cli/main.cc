@@ -24,6 +24,8 @@ constexpr Campaign kCampaigns[] = {
      "kill operations on shared memory before every store, and their recoverers too"},
     {"interleavings", "mcs-killpoints", "--interleave",
      "run two operations at once in all orders that matter, and kill one of them on the way"},
+    {"instructions", "mcs-instructions", nullptr,
+     "kill operations of the shipped code after any machine instruction"},
 };
 
 void usage(std::FILE* to) {
