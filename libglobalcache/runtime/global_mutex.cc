@@ -7,6 +7,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <ctime>
 
 namespace mcs::runtime {
@@ -19,6 +21,7 @@ constexpr auto kAcqRel = std::memory_order_acq_rel;
 
 constexpr std::uint64_t kInUse = 1;
 constexpr std::uint64_t kPatienceNs = 1000000;  // per place in the queue
+constexpr long kSleepNs = 1000000;
 constexpr unsigned kSpins = 64;
 
 std::uint64_t identity(std::uint32_t generation, std::uint64_t in_use) {
@@ -51,6 +54,17 @@ Result<MutexId> GlobalMutex::create(Instance& instance, std::uint32_t node) {
   for (std::uint32_t slot = kMaxComponents; slot < kMutexes; ++slot) {
     std::uint64_t word = cells[slot].identity.load(kAcquire);
     if ((word >> 56) != (kMutexTag >> 56) || (word & 0xff) == kInUse) continue;
+    // Whoever destroyed the one before may not have unlocked it yet, or may have died so.
+    std::uint64_t owner = cells[slot].owner.load(kAcquire);
+    if (OwnerLock::is_held(owner)) {
+      const InstanceId holder = OwnerLock::owner(owner);
+      if (!instance.is_dead(holder) || !abandon(cells[slot], holder)) continue;
+      owner = cells[slot].owner.load(kAcquire);
+    }
+    if (!OwnerLock::is_free(owner) ||
+        !cells[slot].owner.compare_exchange_strong(owner, OwnerLock::kFreeKind, kAcqRel)) {
+      continue;
+    }
     const std::uint32_t generation = generation_of(word) + 1;
     if (cells[slot].identity.compare_exchange_strong(word, identity(generation, kInUse), kAcqRel)) {
       return MutexId{node, segment.incarnation(), slot, generation};
@@ -97,6 +111,8 @@ std::optional<MutexAnswer> GlobalMutex::obstacle(const MutexCell& cell) const {
   const std::uint64_t word = cell.identity.load(kAcquire);
   if (instance_.domain().segment(id_.segment).lost()) return MutexAnswer::kMemoryLost;
   if (word != identity(id_.generation, kInUse)) return MutexAnswer::kInvalidId;
+  const std::uint64_t owner = cell.owner.load(kAcquire);
+  if (!OwnerLock::is_free(owner) && !OwnerLock::is_held(owner)) return MutexAnswer::kMemoryLost;
   if (watched_ != nullptr) {
     const std::uint64_t now = watched_->load(kAcquire);
     if ((now & 0xff) == 2) return MutexAnswer::kRecoveryPending;
@@ -105,6 +121,7 @@ std::optional<MutexAnswer> GlobalMutex::obstacle(const MutexCell& cell) const {
   return std::nullopt;
 }
 
+// True: `answer` is final, and the mutex is held unless that says otherwise.
 bool GlobalMutex::take(MutexCell& cell, MutexAnswer& answer) {
   std::uint64_t word = cell.owner.load(kRelaxed);
   if (!OwnerLock::is_free(word)) return false;
@@ -115,37 +132,87 @@ bool GlobalMutex::take(MutexCell& cell, MutexAnswer& answer) {
   }
   held_ = true;
   answer = flag != 0 ? MutexAnswer::kAcquiredAbandoned : MutexAnswer::kAcquired;
+  // What was true before the CAS may have ended with the holder before us.
+  if (const auto hindered = obstacle(cell)) {
+    answer = *hindered;
+    dequeue(cell);
+    unlock();
+  }
   return true;
 }
 
 bool GlobalMutex::abandon(MutexCell& cell, InstanceId dead) {
   std::uint64_t word = cell.owner.load(kAcquire);
   if (!OwnerLock::is_held(word) || OwnerLock::owner(word) != dead) return false;
-  return cell.owner.compare_exchange_strong(word, OwnerLock::kFreeKind | kInconsistent, kAcqRel);
+  if (!cell.owner.compare_exchange_strong(word, OwnerLock::kFreeKind | kInconsistent, kAcqRel)) {
+    return false;
+  }
+  wake_first(cell);
+  return true;
 }
 
-void GlobalMutex::free_if_holder_is_dead(MutexCell& cell) {
+// Free the mutex if its holder is dead. A living one that was waited for in vain is reported, so that
+// the agent ends it if it is stopped.
+void GlobalMutex::look_at_holder(MutexCell& cell, bool in_vain) {
   const std::uint64_t word = cell.owner.load(kAcquire);
   if (!OwnerLock::is_held(word)) return;
   const InstanceId holder = OwnerLock::owner(word);
-  if (holder == instance_.id() || !instance_.is_dead(holder)) return;
+  if (holder == instance_.id()) return;
+  if (!instance_.is_dead(holder)) {
+    if (in_vain) report_blocking(instance_, holder);
+    return;
+  }
   // Not only this mutex: everything the dead instance held is wanted by somebody.
   instance_.recover(holder.slot(), "mutex wait");
   abandon(cell, holder);
 }
 
+void GlobalMutex::report_blocking(const Instance& instance, InstanceId holder) {
+  if (!holder.valid() || holder.slot() >= instance.slot_count()) return;
+  instance.control(holder.slot()).blocked.fetch_add(1, kRelaxed);
+}
+
 bool GlobalMutex::enqueue(MutexCell& cell) {
   if (waiter_ >= 0) return true;
+  if (std::none_of(cell.waiters.begin(), cell.waiters.end(),
+                   [](const Word& place) { return place.load(kRelaxed) == 0; })) {
+    return false;
+  }
   ticket_ = cell.tickets.fetch_add(1, kAcqRel) & 0xffff;
   const std::uint64_t mine = (ticket_ << 48) | instance_.id().value;
   for (std::uint32_t i = 0; i < kMutexWaiters; ++i) {
     std::uint64_t empty = 0;
-    if (cell.waiters[i].compare_exchange_strong(empty, mine, kAcqRel)) {
+    if (cell.waiters[i].compare_exchange_strong(empty, mine)) {
       waiter_ = static_cast<int>(i);
       return true;
     }
   }
   return false;
+}
+
+void GlobalMutex::dequeue(MutexCell& cell) {
+  if (waiter_ < 0) return;
+  std::uint64_t mine = (ticket_ << 48) | instance_.id().value;
+  cell.waiters[static_cast<std::size_t>(waiter_)].compare_exchange_strong(mine, 0, kAcqRel);
+  waiter_ = -1;
+}
+
+// Whoever sleeps has a place in the queue, or there was none left.
+void GlobalMutex::wake_first(MutexCell& cell) {
+  cell.wakeups.fetch_add(1);
+  int first = -1;
+  std::uint16_t its_ticket = 0;
+  for (std::uint32_t i = 0; i < kMutexWaiters; ++i) {
+    const std::uint64_t word = cell.waiters[i].load();
+    if (word == 0) continue;
+    const std::uint16_t ticket = waiter_ticket(word);
+    if (first < 0 || static_cast<std::int16_t>(its_ticket - ticket) > 0) {
+      first = static_cast<int>(i);
+      its_ticket = ticket;
+    }
+  }
+  if (first < 0) return;
+  ::syscall(SYS_futex, &cell.wakeups, FUTEX_WAKE_BITSET, 1 << 20, nullptr, nullptr, 1U << first);
 }
 
 // How many waiters came before us; `clear_dead` makes sure that they live (a system call each).
@@ -166,7 +233,7 @@ unsigned GlobalMutex::place_in_queue(MutexCell& cell, bool clear_dead) {
   return place;
 }
 
-void GlobalMutex::wait_a_little(MutexCell& cell, unsigned attempt) const {
+void GlobalMutex::wait_a_little(MutexCell& cell, unsigned attempt, bool first) const {
   if (attempt < kSpins) {
     __builtin_ia32_pause();
     return;
@@ -175,14 +242,27 @@ void GlobalMutex::wait_a_little(MutexCell& cell, unsigned attempt) const {
     ::sched_yield();
     return;
   }
-  // Help of the local kernel: woken at the next unlock if it happens on this node, else after 1 ms.
-  const auto seen = static_cast<std::uint32_t>(cell.wakeups.load(kAcquire));
-  if (OwnerLock::is_free(cell.owner.load(kAcquire))) return;
-  const timespec limit{0, 1000000};
-  if (::syscall(SYS_futex, &cell.wakeups, FUTEX_WAIT, seen, &limit, nullptr, 0) != 0 &&
-      errno == EFAULT) {
-    ::nanosleep(&limit, nullptr);
+  // Help of the local kernel: woken at the unlock if that happens on this node, else after 1 ms.
+  const auto seen = static_cast<std::uint32_t>(cell.wakeups.load());
+  if (first && OwnerLock::is_free(cell.owner.load())) return;
+  timespec limit{};
+  ::clock_gettime(CLOCK_MONOTONIC, &limit);  // FUTEX_WAIT_BITSET takes a point in time
+  limit.tv_nsec += kSleepNs;
+  if (limit.tv_nsec >= 1000000000) {
+    limit.tv_nsec -= 1000000000;
+    ++limit.tv_sec;
   }
+  const std::uint32_t mask = waiter_ >= 0 ? 1U << waiter_ : FUTEX_BITSET_MATCH_ANY;
+  if (::syscall(SYS_futex, &cell.wakeups, FUTEX_WAIT_BITSET, seen, &limit, nullptr, mask) != 0 &&
+      errno == EFAULT) {
+    const timespec pause{0, kSleepNs};
+    ::nanosleep(&pause, nullptr);
+  }
+}
+
+LockRef GlobalMutex::lock_ref() const {
+  return LockRef::make(id_.segment, instance_.geometry().mutexes + id_.slot * sizeof(MutexCell) +
+                                        offsetof(MutexCell, owner));
 }
 
 MutexAnswer GlobalMutex::lock(std::optional<std::chrono::steady_clock::time_point> deadline) {
@@ -190,41 +270,38 @@ MutexAnswer GlobalMutex::lock(std::optional<std::chrono::steady_clock::time_poin
   if (at == nullptr) return MutexAnswer::kInvalidId;
   MutexCell& mutex = *at;
   if (const auto answer = obstacle(mutex)) return *answer;
-  record_ = instance_.claim_mutex_record(
-      LockRef::make(id_.segment, instance_.geometry().mutexes + id_.slot * sizeof(MutexCell) +
-                                     offsetof(MutexCell, owner)));
+  record_ = instance_.claim_mutex_record(lock_ref());
   if (record_ < 0) return MutexAnswer::kTooMany;
   MutexAnswer answer = MutexAnswer::kTimeout;
   std::uint64_t free_since = 0;
+  std::uint64_t free_at = 0;  // `wakeups` then
   for (unsigned attempt = 0;; ++attempt) {
     if (const auto hindered = obstacle(mutex)) {
       answer = *hindered;
       break;
     }
+    bool first = true;
     if (OwnerLock::is_free(mutex.owner.load(kAcquire))) {
       // The first in the queue takes it at once; the others only when the first does not.
       const std::uint64_t now = monotonic_ns();
-      if (free_since == 0) free_since = now;
+      const std::uint64_t unlocks = mutex.wakeups.load(kAcquire);
+      if (free_since == 0 || free_at != unlocks) free_since = now;
+      free_at = unlocks;
       const unsigned place = place_in_queue(mutex, now - free_since > kPatienceNs / 4);
-      if (place == 0 || now - free_since > place * kPatienceNs) {
-        if (take(mutex, answer)) break;
-      } else {
-        ::sched_yield();
-        continue;
-      }
+      first = place == 0;
+      if ((first || now - free_since > place * kPatienceNs) && take(mutex, answer)) break;
     } else {
       free_since = 0;
-      if (attempt % kSpins == kSpins - 1) free_if_holder_is_dead(mutex);
+      if (attempt % kSpins == kSpins - 1) look_at_holder(mutex, attempt > 2 * kSpins);
     }
-    if (attempt == kSpins / 2) enqueue(mutex);
-    if (deadline && std::chrono::steady_clock::now() >= *deadline) break;
-    wait_a_little(mutex, attempt);
+    if (attempt >= kSpins / 2 && attempt % (kSpins / 4) == 0) enqueue(mutex);
+    if (deadline && std::chrono::steady_clock::now() >= *deadline) {
+      look_at_holder(mutex, true);
+      break;
+    }
+    wait_a_little(mutex, attempt, first);
   }
-  if (waiter_ >= 0) {
-    std::uint64_t mine = (ticket_ << 48) | instance_.id().value;
-    mutex.waiters[static_cast<std::size_t>(waiter_)].compare_exchange_strong(mine, 0, kAcqRel);
-    waiter_ = -1;
-  }
+  dequeue(mutex);
   if (!held_) {
     instance_.release_mutex_record(record_);
     record_ = -1;
@@ -236,12 +313,10 @@ MutexAnswer GlobalMutex::try_lock() {
   MutexCell* at = cell();
   if (at == nullptr) return MutexAnswer::kInvalidId;
   if (const auto answer = obstacle(*at)) return *answer;
-  record_ = instance_.claim_mutex_record(
-      LockRef::make(id_.segment, instance_.geometry().mutexes + id_.slot * sizeof(MutexCell) +
-                                     offsetof(MutexCell, owner)));
+  record_ = instance_.claim_mutex_record(lock_ref());
   if (record_ < 0) return MutexAnswer::kTooMany;
   MutexAnswer answer = MutexAnswer::kTimeout;
-  free_if_holder_is_dead(*at);
+  look_at_holder(*at, true);
   if (take(*at, answer)) return answer;
   instance_.release_mutex_record(record_);
   record_ = -1;
@@ -254,11 +329,9 @@ void GlobalMutex::unlock() {
   if (at != nullptr) {
     std::uint64_t word = at->owner.load(kRelaxed);
     if (OwnerLock::owner(word) == instance_.id()) {
-      at->owner.compare_exchange_strong(word, OwnerLock::kFreeKind | (word & kInconsistent),
-                                        kRelease, kRelaxed);
+      at->owner.compare_exchange_strong(word, OwnerLock::kFreeKind | (word & kInconsistent));
     }
-    at->wakeups.fetch_add(1, kRelease);
-    ::syscall(SYS_futex, &at->wakeups, FUTEX_WAKE, 1 << 20, nullptr, nullptr, 0);
+    wake_first(*at);
   }
   instance_.release_mutex_record(record_);
   record_ = -1;

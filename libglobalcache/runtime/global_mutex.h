@@ -13,10 +13,15 @@
 //              CAS held(dead) -> free|flag       its recoverer, or the next one in the queue
 //   waiters[i] CAS 0 -> (ticket, me); me -> 0    a dead waiter's word is cleared by any other waiter
 //   tickets    fetch_add by a waiter             a ticket that is never used is skipped
+//   wakeups    fetch_add after each unlock       a waiter sleeps 1 ms at most
+//
+// Identity and generation are looked at again once the owner word is taken: what was destroyed, or
+// moved on to the next generation, while the mutex changed hands is given back.
 //
 // Fairness: waiters are served in the order of their tickets. Whoever is not first tries only after
-// the mutex has been seen free for 1 ms times its place in the queue, so that a stopped first waiter
-// delays the others but never blocks them.
+// the mutex has been free without a break for 1 ms times its place in the queue, so that a stopped
+// first waiter delays the others but never blocks them. A living holder that was waited for in vain is
+// reported in SlotControl.blocked, and the agent ends it if it is stopped.
 //
 // A GlobalMutex protects data in its own segment only.
 #pragma once
@@ -41,7 +46,7 @@ enum class MutexAnswer {
   kAcquired,
   kAcquiredAbandoned,   // acquired; a holder died: repair before use, then mark_consistent()
   kInvalidId,           // destroyed, recycled, or never made
-  kMemoryLost,          // its segment does not answer any more
+  kMemoryLost,          // its segment does not answer any more, or its owner word is damaged
   kMembershipChanged,   // the component is in another generation than the caller: refresh, again
   kRecoveryPending,     // let go of what you hold, acknowledge the new generation, again
   kTimeout,             // the deadline passed (or try_lock found it held)
@@ -86,15 +91,20 @@ class GlobalMutex {
   /// Free a mutex that `dead` held, marked abandoned. For recoverers.
   static bool abandon(MutexCell& cell, InstanceId dead);
   static MutexCell* resolve(const Instance& instance, LockRef ref);
+  /// Somebody waits in vain for what `holder` should do; if it is stopped, the agent ends it.
+  static void report_blocking(const Instance& instance, InstanceId holder);
 
  private:
   MutexCell* cell() const;
   std::optional<MutexAnswer> obstacle(const MutexCell& cell) const;
   bool take(MutexCell& cell, MutexAnswer& answer);
-  void free_if_holder_is_dead(MutexCell& cell);
+  void look_at_holder(MutexCell& cell, bool in_vain);
+  LockRef lock_ref() const;
   bool enqueue(MutexCell& cell);
+  void dequeue(MutexCell& cell);
+  static void wake_first(MutexCell& cell);
   unsigned place_in_queue(MutexCell& cell, bool clear_dead);
-  void wait_a_little(MutexCell& cell, unsigned attempt) const;
+  void wait_a_little(MutexCell& cell, unsigned attempt, bool first) const;
 
   Instance& instance_;
   MutexId id_;
