@@ -31,6 +31,35 @@ std::uint64_t phase(std::uint32_t generation, std::uint64_t what) {
 }
 std::uint32_t generation_of(std::uint64_t word) { return static_cast<std::uint32_t>(word >> 8); }
 
+constexpr std::uint64_t kMostSteps = 255;
+constexpr auto kMakingLimit = std::chrono::seconds(10);
+
+/// Sets a flag of one thread of the process, if no other one has; clears it again.
+class OneThread {
+ public:
+  explicit OneThread(std::atomic<bool>& flag)
+      : flag_(flag), mine_(!flag.exchange(true, std::memory_order_acquire)) {}
+  ~OneThread() {
+    if (mine_) flag_.store(false, std::memory_order_release);
+  }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+  explicit operator bool() const { return mine_; }
+
+ private:
+  std::atomic<bool>& flag_;
+  bool mine_;
+};
+
+// Before looking again at what another process has to do.
+void pause_before_retry(unsigned attempt) {
+  if (attempt < 32) {
+    std::this_thread::yield();
+  } else {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
 // The cells and the mutex live on the first segment that answers.
 std::uint32_t home_of(const Instance& instance) {
   for (std::uint32_t node = 0; node < instance.domain().node_count(); ++node) {
@@ -62,9 +91,15 @@ Result<std::unique_ptr<Component>> Component::join(Instance& instance, Component
                 fmt::format("component name \"{}\": use 1 to {} bytes", options.name,
                             sizeof(ComponentCell::name) - 1));
   }
+  if (options.steps.size() > kMostSteps) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("component {}: {} recovery steps; use at most {}", options.name,
+                            options.steps.size(), kMostSteps));
+  }
   // A cell of this name, or else the first free one. Two that make the same name at once meet in
   // the same free cell, since both look from the start.
-  for (int round = 0; round < 1000; ++round) {
+  const auto give_up = std::chrono::steady_clock::now() + kMakingLimit;
+  for (unsigned round = 0; round == 0 || std::chrono::steady_clock::now() < give_up; ++round) {
     int chosen = -1;
     for (std::uint32_t i = 0; i < kMaxComponents; ++i) {
       const ComponentCell& cell = cell_at(instance, i);
@@ -86,15 +121,21 @@ Result<std::unique_ptr<Component>> Component::join(Instance& instance, Component
         new Component(instance, options, static_cast<std::uint32_t>(chosen)));
     const auto made = self->make_or_adopt();
     if (!made && made.error().code == ErrorCode::kBusy) {
-      std::this_thread::yield();
+      pause_before_retry(round);
       continue;
     }
     if (!made) return tl::unexpected(made.error());
-    instance.control(instance.slot_number())
-        .components.fetch_or(1ULL << self->number_, kAcqRel);
+    const std::uint64_t bit = 1ULL << self->number_;
+    // First a member, then the generation: an event that did not see the one sees the other.
+    if ((instance.control(instance.slot_number()).components.fetch_or(bit) & bit) != 0) {
+      return fail(ErrorCode::kExists,
+                  fmt::format("this instance is a member of component {} already; use the object "
+                              "that it has",
+                              options.name));
+    }
     self->acknowledge();
-    self->joined_ = true;
     self->known_ = self->members();
+    self->joined_.store(true, kRelease);
     return self;
   }
   return fail(ErrorCode::kBusy,
@@ -119,6 +160,7 @@ Result<void> Component::make_or_adopt() {
   if (state_of(word) == kMaking) {
     const InstanceId maker{c.maker.load(kAcquire)};
     if (maker.valid() && maker != instance_.id() && !instance_.is_dead(maker)) {
+      GlobalMutex::report_blocking(instance_, maker);
       return fail(ErrorCode::kBusy, "being made");
     }
     // Its maker died: whoever moves the maker word makes it again.
@@ -162,37 +204,63 @@ bool Component::recovering() const {
   return (cell().generation.load(kAcquire) & 0xff) == kRecovering;
 }
 
+// A thread that goes in works in the generation that the whole instance has acknowledged.
+bool Component::enter(std::uint64_t& generation) {
+  const std::lock_guard guard(state_);
+  generation = phase(static_cast<std::uint32_t>(
+                         instance_.own().acknowledged[number_].load(kAcquire)),
+                     kRunning);
+  if (cell().generation.load(kAcquire) != generation) return false;
+  ++inside_;
+  return true;
+}
+
+void Component::exit() {
+  const std::lock_guard guard(state_);
+  --inside_;
+  acknowledge_locked();
+}
+
 void Component::acknowledge() {
-  instance_.own().acknowledged[number_].store(generation(), kRelease);
+  const std::lock_guard guard(state_);
+  acknowledge_locked();
+}
+
+void Component::acknowledge_locked() {
+  if (inside_ == 0) instance_.own().acknowledged[number_].store(generation(), kRelease);
 }
 
 bool Component::with_lock(const std::function<void()>& work, std::chrono::milliseconds limit) {
   const auto deadline = std::chrono::steady_clock::now() + limit;
-  for (;;) {
-    GlobalMutex mutex(instance_, mutex_id());
-    mutex.watch(&cell().generation, phase(instance_.own().acknowledged[number_].load(kAcquire) &
-                                              0xffffffff, kRunning));
-    switch (mutex.lock(deadline)) {
-      case MutexAnswer::kAcquiredAbandoned:
+  for (unsigned attempt = 0;; ++attempt) {
+    std::uint64_t generation = 0;
+    MutexAnswer answer = MutexAnswer::kRecoveryPending;
+    if (enter(generation)) {
+      struct Inside {
+        Component& component;
+        ~Inside() { component.exit(); }
+      } inside{*this};
+      GlobalMutex mutex(instance_, mutex_id());
+      mutex.watch(&cell().generation, generation);
+      answer = mutex.lock(deadline);
+      if (answer == MutexAnswer::kAcquiredAbandoned) {
         if (options_.repair) options_.repair(data());
         mutex.mark_consistent();
-        [[fallthrough]];
-      case MutexAnswer::kAcquired:
+        answer = MutexAnswer::kAcquired;
+      }
+      if (answer == MutexAnswer::kAcquired) {
         work();
-        mutex.unlock();
         return true;
-      case MutexAnswer::kMembershipChanged:
-      case MutexAnswer::kRecoveryPending:
-        tick();
-        std::this_thread::yield();
-        break;
-      case MutexAnswer::kTooMany:
-        std::this_thread::yield();
-        break;
+      }
+    }
+    switch (answer) {
       case MutexAnswer::kInvalidId:
       case MutexAnswer::kMemoryLost:
       case MutexAnswer::kTimeout:
         return false;
+      default:
+        tick();
+        pause_before_retry(attempt);
     }
     if (std::chrono::steady_clock::now() >= deadline) return false;
   }
@@ -212,59 +280,98 @@ std::vector<InstanceId> Component::members() const {
 }
 
 void Component::initiate(const char* cause) {
-  ComponentCell& c = cell();
-  std::uint64_t word = c.generation.load(kAcquire);
+  const std::lock_guard guard(state_);
+  std::uint64_t word = cell().generation.load(kAcquire);
   if ((word & 0xff) != kRunning) return;
-  c.steps_done.store(0, kRelease);
-  if (c.generation.compare_exchange_strong(word, phase(generation_of(word) + 1, kRecovering),
-                                           kAcqRel)) {
+  const std::uint32_t next = generation_of(word) + 1;
+  if (cell().generation.compare_exchange_strong(word, phase(next, kRecovering))) {
+    initiated_ = next;
     cause_ = cause;
   }
 }
 
 bool Component::all_acknowledged(std::uint32_t generation) const {
+  bool all = true;
   for (const InstanceId id : members()) {
     if (instance_.slot(id.slot()).acknowledged[number_].load(kAcquire) == generation) continue;
-    if (id == instance_.id() || !instance_.is_dead(id)) return false;
+    if (id != instance_.id()) {
+      if (instance_.is_dead(id)) continue;
+      GlobalMutex::report_blocking(instance_, id);
+    }
+    all = false;
   }
-  return true;
+  return all;
+}
+
+// All living members hold nothing; what a dead one left must be whole before a step works on it.
+bool Component::repair_abandoned() {
+  GlobalMutex mutex(instance_, mutex_id());
+  const MutexAnswer answer = mutex.try_lock();
+  if (answer == MutexAnswer::kAcquiredAbandoned) {
+    if (options_.repair) options_.repair(data());
+    mutex.mark_consistent();
+  }
+  return answer == MutexAnswer::kAcquired || answer == MutexAnswer::kAcquiredAbandoned;
+}
+
+bool Component::run_steps(std::uint32_t generation) {
+  ComponentCell& c = cell();
+  for (;;) {
+    std::uint64_t progress = c.steps_done.load(kAcquire);
+    const std::uint64_t done = generation_of(progress) == generation ? progress & 0xff : 0;
+    if (done >= options_.steps.size()) return true;
+    const RecoveryStep& step = options_.steps[done];
+    if (step.barrier && (!all_acknowledged(generation) || !repair_abandoned())) return false;
+    if (!step.run()) return false;
+    c.steps_done.compare_exchange_strong(progress, phase(generation, done + 1), kAcqRel);
+  }
 }
 
 void Component::coordinate() {
   ComponentCell& c = cell();
+  if (!recovering()) return;
+  const OneThread coordinating(coordinating_);
+  if (!coordinating) return;
+  std::uint64_t coordinator = c.coordinator.load(kAcquire);
+  const InstanceId other{coordinator};
+  if (other.valid() && other != instance_.id() && alive(other)) {
+    GlobalMutex::report_blocking(instance_, other);
+    return;
+  }
+  if (!c.coordinator.compare_exchange_strong(coordinator, instance_.id().value, kAcqRel)) return;
+  struct Resign {
+    Word& coordinator;
+    std::uint64_t me;
+    ~Resign() { coordinator.compare_exchange_strong(me, 0, kAcqRel); }
+  } resign{c.coordinator, instance_.id().value};
+  // Another one may have come to the end while we were elected.
   const std::uint64_t word = c.generation.load(kAcquire);
   if ((word & 0xff) != kRecovering) return;
-  std::uint64_t coordinator = c.coordinator.load(kAcquire);
-  if (coordinator != instance_.id().value) {
-    if (coordinator != 0 && !instance_.is_dead(InstanceId{coordinator})) return;
-    if (!c.coordinator.compare_exchange_strong(coordinator, instance_.id().value, kAcqRel)) return;
-  }
   const std::uint32_t generation = generation_of(word);
   const std::uint64_t agreed_ns = monotonic_ns();
-  for (;;) {
-    const std::uint64_t done = c.steps_done.load(kAcquire);
-    if (done >= options_.steps.size()) break;
-    const RecoveryStep& step = options_.steps[done];
-    if (step.barrier && !all_acknowledged(generation)) return;  // at the next tick
-    if (!step.run()) return;
-    c.steps_done.store(done + 1, kRelease);
-  }
+  if (!run_steps(generation)) return;
   std::uint64_t recovering = phase(generation, kRecovering);
   if (c.generation.compare_exchange_strong(recovering, phase(generation, kRunning), kAcqRel)) {
-    Event event{};
-    event.kind = static_cast<std::uint32_t>(EventKind::kComponentRecovered);
-    event.recoverer = instance_.id().value;
-    event.wall_ms = wall_ms();
-    event.detected_ns = agreed_ns;
-    event.agreed_ns = agreed_ns;
-    event.repaired_ns = event.resumed_ns = monotonic_ns();
-    event.node = instance_.node();
-    std::snprintf(event.server, sizeof event.server, "%s", options_.name.c_str());
-    std::snprintf(event.cause, sizeof event.cause, "%s", cause_.c_str());
-    instance_.publish_event(std::move(event));
+    publish(generation, agreed_ns);
   }
-  std::uint64_t me = instance_.id().value;
-  c.coordinator.compare_exchange_strong(me, 0, kAcqRel);
+}
+
+void Component::publish(std::uint32_t generation, std::uint64_t agreed_ns) {
+  Event event{};
+  event.kind = static_cast<std::uint32_t>(EventKind::kComponentRecovered);
+  event.recoverer = instance_.id().value;
+  event.wall_ms = wall_ms();
+  event.detected_ns = agreed_ns;
+  event.agreed_ns = agreed_ns;
+  event.repaired_ns = event.resumed_ns = monotonic_ns();
+  event.node = instance_.node();
+  std::snprintf(event.server, sizeof event.server, "%s", options_.name.c_str());
+  {
+    const std::lock_guard guard(state_);
+    std::snprintf(event.cause, sizeof event.cause, "%s",
+                  initiated_ == generation ? cause_.c_str() : "initiated elsewhere");
+  }
+  instance_.publish_event(std::move(event));
 }
 
 bool Component::alive(InstanceId id) const {
@@ -274,8 +381,15 @@ bool Component::alive(InstanceId id) const {
 }
 
 void Component::tick() {
+  instance_.tick();
   acknowledge();
   coordinate();
+  report_gone();
+}
+
+void Component::report_gone() {
+  const OneThread reporting(reporting_);
+  if (!reporting) return;
   std::vector<InstanceId> now = members();
   if (options_.on_gone) {
     for (const InstanceId id : known_) {
@@ -286,8 +400,7 @@ void Component::tick() {
 }
 
 void Component::leave() {
-  if (!joined_) return;
-  joined_ = false;
+  if (!joined_.exchange(false, kAcqRel)) return;
   instance_.control(instance_.slot_number()).components.fetch_and(~(1ULL << number_), kAcqRel);
 }
 
