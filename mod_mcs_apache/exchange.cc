@@ -16,44 +16,31 @@ namespace {
 
 constexpr mcs_field kNoStore = {{"Cache-Control", 13}, {"no-store", 8}};
 
-bool is_named(const mcs_str& name, const char* text) noexcept {
-  return name.size == strlen(text) && strncasecmp(name.data, text, name.size) == 0;
+// Cookies of this server stand beside stored ones; several caches may tell their status.
+bool may_stand_twice(const char* name) noexcept {
+  return strcasecmp(name, "Set-Cookie") == 0 || strcasecmp(name, "Cache-Status") == 0;
 }
 
-// The fields as strings of their own: those of the core do not end with NUL.
-void put_fields(request_rec* r, apr_table_t* table, const mcs_response& reply) noexcept {
-  size_t bytes = 0;
+void put_fields(request_rec* r, const mcs_response& reply) noexcept {
+  apr_table_t* fields = apr_table_make(r->pool, static_cast<int>(reply.field_count) + 2);
   for (size_t i = 0; i < reply.field_count; ++i) {
-    bytes += reply.fields[i].name.size + reply.fields[i].value.size + 2;
-  }
-  auto* at = static_cast<char*>(apr_palloc(r->pool, bytes));
-  const auto copy = [&at](const mcs_str& text) {
-    char* copied = at;
-    memcpy(copied, text.data, text.size);
-    copied[text.size] = '\0';
-    at += text.size + 1;
-    return copied;
-  };
-  const bool replace = !apr_is_empty_table(table);
-  for (size_t i = 0; i < reply.field_count; ++i) {
-    const mcs_field& field = reply.fields[i];
-    const char* name = copy(field.name);
-    const char* value = copy(field.value);
-    if (is_named(field.name, "Content-Type")) {
-      ap_set_content_type(r, value);
-      continue;
+    const auto& [name, value] = reply.fields[i];
+    const char* field = apr_pstrmemdup(r->pool, name.data, name.size);
+    const char* text = apr_pstrmemdup(r->pool, value.data, value.size);
+    if (strcasecmp(field, "Content-Type") == 0) {
+      ap_set_content_type(r, text);
+    } else {
+      apr_table_addn(fields, field, text);
     }
-    // Cookies of this server stand beside stored ones; several caches may tell their status.
-    const bool adds = strcasecmp(name, "Set-Cookie") == 0 || strcasecmp(name, "Cache-Status") == 0;
-    if (replace && !adds) apr_table_unset(table, name);
   }
-  at = at - bytes;
-  for (size_t i = 0; i < reply.field_count; ++i) {
-    const char* name = at;
-    const char* value = name + reply.fields[i].name.size + 1;
-    at += reply.fields[i].name.size + reply.fields[i].value.size + 2;
-    if (!is_named(reply.fields[i].name, "Content-Type")) apr_table_addn(table, name, value);
+  const apr_array_header_t* lines = apr_table_elts(r->headers_out);
+  const auto* own = reinterpret_cast<const apr_table_entry_t*>(lines->elts);
+  for (int i = 0; i < lines->nelts; ++i) {
+    if (may_stand_twice(own[i].key) || apr_table_get(fields, own[i].key) == nullptr) {
+      apr_table_addn(fields, own[i].key, own[i].val);
+    }
   }
+  r->headers_out = fields;
 }
 
 void note(request_rec* r, const char* name, const char* value) noexcept {
@@ -115,7 +102,7 @@ void set_head(request_rec* r, const mcs_response& reply) noexcept {
   r->content_encoding = nullptr;
   r->content_languages = nullptr;
   ap_set_content_type(r, nullptr);
-  put_fields(r, r->headers_out, reply);
+  put_fields(r, reply);
   apr_table_unset(r->headers_out, "Content-Length");
   if (reply.body_length != MCS_UNKNOWN_LENGTH && reply.status != HTTP_NOT_MODIFIED) {
     ap_set_content_length(r, static_cast<apr_off_t>(reply.body_length));

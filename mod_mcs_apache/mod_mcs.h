@@ -66,11 +66,13 @@ void register_process_hooks() noexcept;
 // This child's membership of the domain; nullptr while it has none: serve without the cache.
 mcs_process* joined() noexcept;
 
-// Children have one thread (prefork).
+// Not so in children with one thread (prefork).
 bool is_threaded() noexcept;
+// A detached thread. 0, or the error number.
+int start_thread(void* (*run)(void*), void* argument) noexcept;
 
-// A place among the threads that may wait for another's fill, held while the cache is asked: at
-// most half of a child's threads, or of all children if they have one thread each.
+// A place among the threads of this child that may wait for another's fill, held while the cache is
+// asked: half of them have one, or the only one.
 class WaitPlace {
  public:
   WaitPlace() noexcept;
@@ -150,8 +152,8 @@ void end_exchange(Exchange& x) noexcept;
 
 void note_status(request_rec* r, mcs_cache_status status) noexcept;
 
-// Makes the reply's status and fields those of the response; apr_table_t of the request before it
-// stay where the reply has no field of that name.
+// Makes the reply's status and fields those of the response. Fields that are set already stay if the
+// reply has none of their name.
 void set_head(request_rec* r, const mcs_response& reply) noexcept;
 // The reply, head and body, into the filters that come after the cache; releases it.
 apr_status_t send_reply(request_rec* r, ap_filter_t* next, mcs_process* process,

@@ -111,22 +111,13 @@ void init_child(apr_pool_t* pool, server_rec*) noexcept {
   sem_init(&membership.stopped, 0, 0);
   join(true);
 
-  // httpd's signals are for its own threads.
-  sigset_t all, before;
-  sigfillset(&all);
-  sigdelset(&all, SIGBUS);
-  sigdelset(&all, SIGSEGV);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  pthread_t thread;
-  int error = pthread_create(&thread, nullptr, tick_thread, nullptr);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  const int error = start_thread(tick_thread, nullptr);
   if (error != 0) {
     ap_log_error(APLOG_MARK, APLOG_ERR, error, ap_server_conf,
                  "serving without the cache: no thread for its heartbeat");
     mcs_leave(membership.process.exchange(nullptr));
     return;
   }
-  pthread_detach(thread);
   // Before the pools of open connections are destroyed: their pins need not be given back one by
   // one. Registered first of all modules, so that threads of others (HTTP/2) have ended by then.
   apr_pool_pre_cleanup_register(pool, nullptr, leave);
@@ -135,6 +126,20 @@ void init_child(apr_pool_t* pool, server_rec*) noexcept {
 }  // namespace
 
 mcs_process* joined() noexcept { return membership.process.load(std::memory_order_acquire); }
+
+int start_thread(void* (*run)(void*), void* argument) noexcept {
+  // httpd's signals are for its own threads.
+  sigset_t all, before;
+  sigfillset(&all);
+  sigdelset(&all, SIGBUS);
+  sigdelset(&all, SIGSEGV);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_t thread;
+  const int error = pthread_create(&thread, nullptr, run, argument);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (error == 0) pthread_detach(thread);
+  return error;
+}
 
 bool is_threaded() noexcept { return membership.threaded; }
 

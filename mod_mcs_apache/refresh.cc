@@ -14,7 +14,9 @@
 #include <http_vhost.h>
 #include <mod_core.h>
 #include <pthread.h>
-#include <signal.h>
+
+#include <atomic>
+#include <cerrno>
 
 namespace mcs::httpd {
 namespace {
@@ -31,7 +33,7 @@ ap_filter_rec_t* nothing_filter_handle;
 struct Running {
   pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
   pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
-  int count = 0;
+  std::atomic<int> count{0};
 } running;
 
 // In a pool of its own, with everything it needs of the client's request.
@@ -129,15 +131,6 @@ void run(Refresh* refresh) noexcept {
   apr_pool_destroy(refresh->pool);
 }
 
-void* run_in_thread(void* refresh) noexcept {
-  run(static_cast<Refresh*>(refresh));
-  pthread_mutex_lock(&running.mutex);
-  --running.count;
-  pthread_cond_broadcast(&running.changed);
-  pthread_mutex_unlock(&running.mutex);
-  return nullptr;
-}
-
 apr_status_t run_after_the_connection(void* data) noexcept {
   auto* refresh = static_cast<Refresh*>(data);
   if (joined() != nullptr) {
@@ -148,33 +141,17 @@ apr_status_t run_after_the_connection(void* data) noexcept {
   return APR_SUCCESS;
 }
 
-bool take_place() noexcept {
+void change_count(int by) noexcept {
   pthread_mutex_lock(&running.mutex);
-  const bool free = running.count < kMostRefreshes;
-  if (free) ++running.count;
+  running.count += by;
+  pthread_cond_broadcast(&running.changed);
   pthread_mutex_unlock(&running.mutex);
-  return free;
 }
 
-void start_thread(request_rec* r, Refresh* refresh) noexcept {
-  // httpd's signals are for its own threads.
-  sigset_t all, before;
-  sigfillset(&all);
-  sigdelset(&all, SIGBUS);
-  sigdelset(&all, SIGSEGV);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  pthread_t thread;
-  const int error = pthread_create(&thread, nullptr, run_in_thread, refresh);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (error == 0) {
-    pthread_detach(thread);
-    return;
-  }
-  ap_log_rerror(APLOG_MARK, APLOG_WARNING, error, r, "no thread for a background refresh");
-  apr_pool_destroy(refresh->pool);
-  pthread_mutex_lock(&running.mutex);
-  --running.count;
-  pthread_mutex_unlock(&running.mutex);
+void* run_in_thread(void* refresh) noexcept {
+  run(static_cast<Refresh*>(refresh));
+  change_count(-1);
+  return nullptr;
 }
 
 apr_status_t discard(ap_filter_t*, apr_bucket_brigade* brigade) noexcept {
@@ -209,17 +186,21 @@ bool is_refresh(const request_rec* r) noexcept { return refresh_of(r->connection
 
 void start_refresh(request_rec* r) noexcept {
   // What a POST was answered with cannot be had again without its body.
-  if (is_refresh(r) || (r->method_number != M_GET)) return;
-  if (is_threaded() && !take_place()) return;
+  if (is_refresh(r) || r->method_number != M_GET) return;
   Refresh* refresh = copy_request(r);
-  if (is_threaded()) {
-    if (refresh != nullptr) start_thread(r, refresh);
+  if (refresh == nullptr) return;
+  if (!is_threaded()) {
+    r->connection->keepalive = AP_CONN_CLOSE;
+    apr_pool_cleanup_register(r->connection->pool, refresh, run_after_the_connection,
+                              apr_pool_cleanup_null);
     return;
   }
-  if (refresh == nullptr) return;
-  r->connection->keepalive = AP_CONN_CLOSE;
-  apr_pool_cleanup_register(r->connection->pool, refresh, run_after_the_connection,
-                            apr_pool_cleanup_null);
+  change_count(1);
+  const int error = running.count > kMostRefreshes ? EAGAIN : start_thread(run_in_thread, refresh);
+  if (error == 0) return;
+  ap_log_rerror(APLOG_MARK, APLOG_INFO, error, r, "no thread for a background refresh");
+  apr_pool_destroy(refresh->pool);
+  change_count(-1);
 }
 
 void await_refreshes() noexcept {

@@ -400,7 +400,7 @@ class RefreshTest : public CollapsingTest {
       EXPECT_THAT(ask_once().cache_status(), AnyOf("STALE", "UPDATING"));
     }
     EXPECT_TRUE(origin_.wait_for_requests(path, 2));
-    gate_.open();
+    gate_.admit();
     EXPECT_TRUE(wait_until([&] { return ask_once().body == "2me"; }, 10s));
     EXPECT_EQ(ask_once().cache_status(), "HIT");
     EXPECT_EQ(origin_.count(path), 2u);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Directives: what configtest says, and where they may stand.
+#include "loadtest/harness/origin.h"
 #include "tests/mod_mcs_apache/httpd_fixture.h"
 
 namespace mcs::loadtest {
@@ -102,30 +103,82 @@ TEST_F(HttpdConfigTest, RulesOfSectionsAreMerged) {
   }
 }
 
-TEST_F(HttpdConfigTest, ExampleOfAStaticSite) {
+TEST_F(HttpdConfigTest, RulesOfTheCoreAreDirectives) {
+  options().server_extra =
+      "McsCacheDefaultExpire 10m\nMcsCacheMaxExpire 1d\nMcsCacheIgnoreHeaders Set-Cookie\n"
+      "McsCacheIgnoreQueryString On\nMcsCacheStaleOnError On\nMcsCacheMethods GET HEAD POST\n"
+      "McsCachePurge 127.0.0.1 10.0.0.0/8\nMcsCacheKey \"%{HTTP_HOST}%{REQUEST_URI}\"\n"
+      "McsCacheMinUses 2\nMcsCacheNegative 10s 404\nMcsCacheLockTimeout 2s\n";
+  expect_accepted();
+  for (const auto& [line, message] :
+       {std::pair{"McsCacheDefaultExpire soon", "\"soon\" is no time"},
+        {"McsCachePurge everybody", "\"everybody\" is no address"},
+        {"McsCacheKey \"%{nothing:x}\"", "McsCacheKey"},
+        {"McsCacheMethods DELETE", "cannot be cached"},
+        {"McsCacheMinUses", "wrong number of arguments"}}) {
+    options().server_extra = std::string(line) + "\n";
+    EXPECT_THAT(refused(), AllOf(HasSubstr("Syntax error on line"), HasSubstr(message)));
+  }
+}
+
+// An example with its paths and port, but nothing else, changed.
+std::string example(const std::string& name,
+                    std::vector<std::pair<std::string, std::string>> changes) {
   const std::filesystem::path examples = getenv("MCS_CONF_DIR");
   std::string text = read_file(examples / "mcs.conf").value_or("") +
-                     read_file(examples / "static-site.conf").value_or("");
-  // Its paths and port, but nothing else, are other ones here.
-  for (const auto& [from, to] :
-       {std::pair<std::string, std::string>{"/var/www/html", root().string()},
-        {"*:80", "*:*"},
-        {"size=256m", "size=64m dir=" + domain_directory().string()},
-        {"${APACHE_LOG_DIR}", server_.prefix().string()}}) {
-    ASSERT_NE(text.find(from), std::string::npos) << from;
+                     read_file(examples / name).value_or("");
+  for (const auto& [from, to] : changes) {
+    EXPECT_NE(text.find(from), std::string::npos) << from;
     for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) {
       text.replace(at, from.size(), to);
     }
   }
+  return text;
+}
+
+TEST_F(HttpdConfigTest, ExampleOfAStaticSite) {
   options().main_extra = "LoadModule mcs_module " + options().mcs->module.string() + "\n";
   options().mcs.reset();
-  options().server_extra = text;
+  options().server_extra =
+      example("static-site.conf", {{"/var/www/html", root().string()},
+                                   {"*:80", "*:*"},
+                                   {"size=256m", "size=64m dir=" + domain_directory().string()},
+                                   {"${APACHE_LOG_DIR}", server_.prefix().string()}});
   write("a.txt", "hello");
   write("private/a.txt", "secret");
   start();
   get("/a.txt");
   EXPECT_EQ(get("/a.txt").header("X-Cache"), "HIT");
   EXPECT_EQ(get("/private/a.txt").status, 403);
+}
+
+TEST_F(HttpdConfigTest, ExampleOfAReverseProxy) {
+  Origin application;
+  application.on("*", OriginAnswer{200, {}, "page"});
+  options().modules = {"proxy", "proxy_http", "setenvif", "status", "authz_host"};
+  options().main_extra = "LoadModule mcs_module " + options().mcs->module.string() + "\n";
+  options().mcs.reset();
+  options().server_extra =
+      example("reverse-proxy.conf", {{"*:80", "*:*"},
+                                     {"127.0.0.1:8080", application.url().substr(7)},
+                                     {"size=256m", "size=64m dir=" + domain_directory().string()},
+                                     {"${APACHE_LOG_DIR}", server_.prefix().string()}});
+  start();
+  EXPECT_EQ(get("/a?utm_source=x").header("X-Cache"), "MISS");
+  const HttpResponse hit = get("/a");
+  EXPECT_EQ(hit.header("X-Cache"), "HIT");
+  EXPECT_EQ(hit.body, "page");
+  EXPECT_THAT(hit.header("Cache-Status"), HasSubstr("hit"));
+  EXPECT_EQ(get("/a", {"Cookie: a=b; session=1"}).header("X-Cache"), "BYPASS");
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_THAT(get("/server-status").body, HasSubstr("Server Status"));
+    EXPECT_THAT(get("/server-status").header("X-Cache"), Not("HIT"));
+  }
+  HttpRequest purge;
+  purge.method = "PURGE";
+  purge.url = server_.url("/a");
+  EXPECT_EQ(send(purge).status, 200);
+  EXPECT_EQ(get("/a").header("X-Cache"), "MISS");
 }
 
 }  // namespace
