@@ -24,10 +24,6 @@ size_t size_of(const ngx_list_t& list) noexcept {
   return n;
 }
 
-mcs_field* allocate_fields(ngx_http_request_t* r, size_t n) noexcept {
-  return static_cast<mcs_field*>(ngx_palloc(r->pool, n * sizeof(mcs_field)));
-}
-
 // Of the lines that nginx hides or rewrites, those that the core has to see as they came.
 const ngx_str_t kWantedRaw[] = {text("Date"), text("Content-Length"), text("Transfer-Encoding"),
                                 text("Connection")};
@@ -62,31 +58,29 @@ void set_content_type(ngx_http_headers_out_t& out, const ngx_str_t& value) noexc
   out.content_type_len = end == nullptr ? value.len : static_cast<size_t>(end - value.data);
 }
 
-// The `expires` directive looks for these.
-ngx_int_t note_cache_control(ngx_http_request_t* r, Element* field) noexcept {
-  ngx_array_t& known = r->headers_out.cache_control;
+ngx_int_t add_field(ngx_http_request_t* r, const mcs_field& field) noexcept {
+  static const ngx_str_t kContentType = text("Content-Type");
+  static const ngx_str_t kCacheControl = text("Cache-Control");
+  ngx_http_headers_out_t& out = r->headers_out;
+  const ngx_str_t name = as_str(field.name);
+  if (same_name(name, kContentType)) {
+    set_content_type(out, as_str(field.value));
+    return NGX_OK;
+  }
+  auto* added = static_cast<Element*>(ngx_list_push(&out.headers));
+  if (added == nullptr) return NGX_ERROR;
+  *added = {1, name, as_str(field.value), nullptr};
+  if (Element** place = place_of(out, name)) *place = added;
+  if (!same_name(name, kCacheControl)) return NGX_OK;
+  // The `expires` directive looks for these.
+  ngx_array_t& known = out.cache_control;
   if (known.elts == nullptr && ngx_array_init(&known, r->pool, 1, sizeof(Element*)) != NGX_OK) {
     return NGX_ERROR;
   }
   auto** next = static_cast<Element**>(ngx_array_push(&known));
   if (next == nullptr) return NGX_ERROR;
-  *next = field;
+  *next = added;
   return NGX_OK;
-}
-
-ngx_int_t add_field(ngx_http_request_t* r, const mcs_field& field) noexcept {
-  static const ngx_str_t kContentType = text("Content-Type");
-  static const ngx_str_t kCacheControl = text("Cache-Control");
-  const ngx_str_t name = as_str(field.name);
-  if (same_name(name, kContentType)) {
-    set_content_type(r->headers_out, as_str(field.value));
-    return NGX_OK;
-  }
-  auto* added = static_cast<Element*>(ngx_list_push(&r->headers_out.headers));
-  if (added == nullptr) return NGX_ERROR;
-  *added = {1, name, as_str(field.value), nullptr};
-  if (Element** place = place_of(r->headers_out, name)) *place = added;
-  return same_name(name, kCacheControl) ? note_cache_control(r, added) : NGX_OK;
 }
 
 }  // namespace
@@ -97,7 +91,8 @@ void* allocate(void* pool, size_t size) noexcept {
 
 ngx_int_t read_request_fields(ngx_http_request_t* r, mcs_request* request) noexcept {
   const ngx_list_t& list = r->headers_in.headers;
-  mcs_field* fields = allocate_fields(r, size_of(list) + 1);
+  auto* fields =
+      static_cast<mcs_field*>(ngx_palloc(r->pool, (size_of(list) + 1) * sizeof(mcs_field)));
   if (fields == nullptr) return NGX_ERROR;
   size_t n = 0;
   each(list, [&](const Element& field) {
@@ -146,7 +141,7 @@ ngx_int_t read_response_fields(ngx_http_request_t* r, const ngx_http_upstream_t*
   const ngx_http_headers_out_t& out = r->headers_out;
   const bool raw = u != nullptr && u->headers_in.status_n != 0;
   const size_t most = size_of(out.headers) + (raw ? size_of(u->headers_in.headers) : 0) + 2;
-  mcs_field* made = allocate_fields(r, most);
+  auto* made = static_cast<mcs_field*>(ngx_palloc(r->pool, most * sizeof(mcs_field)));
   if (made == nullptr) return NGX_ERROR;
   size_t n = 0;
   each(out.headers, [&](const Element& field) {

@@ -39,9 +39,7 @@ struct Commands {
     const mcs_directive* rules = nullptr;
     const size_t rule_count = mcs_policy_directives(&rules);
     for (size_t i = 0; i < rule_count && count + 1 < kMost; ++i) {
-      if (ngx_strcmp(rules[i].nginx_name, "enable") == 0) {
-        continue;  // that is `mcs_cache`
-      }
+      if (ngx_strcmp(rules[i].nginx_name, "enable") == 0) continue;  // that is `mcs_cache`
       u_char* name = names[count];
       const u_char* end =
           ngx_snprintf(name, kNameSize - 1, "%s%s", kRulePrefix, rules[i].nginx_name);

@@ -129,7 +129,7 @@ Refresh* refresh_of(const ngx_connection_t* c) noexcept;
 using Resume = void (*)(ngx_http_request_t* r, RequestContext* context, bool timed_out);
 // Until wake_waiter or `limit` ms (0: none), whichever comes first; then `resume` is called once.
 ngx_int_t begin_waiting(RequestContext* context, ngx_msec_t limit, Resume resume) noexcept;
-void wake_waiter(void* context) noexcept;
+void wake_waiter(void* unused, void* context) noexcept;
 
 // headers.cc: between nginx's header lists and the core's fields.
 void* allocate(void* pool, size_t size) noexcept;

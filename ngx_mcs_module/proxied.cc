@@ -149,16 +149,12 @@ ngx_int_t read_request(ngx_http_request_t* r, Exchange* x) noexcept {
   return NGX_OK;
 }
 
-ngx_int_t call_handler(ngx_http_request_t* r, Exchange* x) noexcept {
-  return x->refresh != nullptr ? NGX_HTTP_CLOSE : x->handler(r);
-}
-
 // The core's answer is no longer wanted: the request goes to the origin by itself.
 ngx_int_t serve_without_cache(ngx_http_request_t* r, Exchange* x) noexcept {
   end_transaction(x);
   x->stage = Stage::kIdle;
   x->context->status = MCS_CACHE_BYPASS;
-  return call_handler(r, x);
+  return x->handler(r);
 }
 
 // For filters and parents that decide themselves when a body is sent. False: no.
@@ -255,7 +251,7 @@ ngx_int_t act(ngx_http_request_t* r, Exchange* x, mcs_outcome outcome,
     case MCS_FORWARD:
       return forward(r, x, *response);
     default:
-      return call_handler(r, x);
+      return x->refresh != nullptr ? NGX_HTTP_CLOSE : x->handler(r);
   }
 }
 

@@ -54,9 +54,8 @@ bool write_request(ngx_http_request_t* r, const ngx_str_t& target, int to) noexc
 }
 
 sockaddr* copy_address(ngx_pool_t* pool, const sockaddr* address, socklen_t size) noexcept {
-  auto* copy = static_cast<sockaddr*>(ngx_palloc(pool, size));
-  if (copy != nullptr) ngx_memcpy(copy, address, size);
-  return copy;
+  ngx_str_t bytes = {size, reinterpret_cast<u_char*>(const_cast<sockaddr*>(address))};
+  return reinterpret_cast<sockaddr*>(ngx_pstrdup(pool, &bytes));
 }
 
 // Looks like a connection that `from`'s client has opened. False: no memory.

@@ -219,34 +219,6 @@ ngx_chain_t* make_chain(ngx_http_request_t* r, const ngx_str_t& path,
   return links;
 }
 
-// Everything that must be given back is registered before anything is sent.
-ngx_int_t keep_until_end(ngx_http_request_t* r, RequestContext* context, const ngx_str_t& path,
-                         mcs_response* response) noexcept {
-  if (response->file_fd >= 0) {
-    ngx_pool_cleanup_t* cleanup = ngx_pool_cleanup_add(r->pool, sizeof(ngx_pool_cleanup_file_t));
-    if (cleanup == nullptr) {
-      close(response->file_fd);
-      return NGX_ERROR;
-    }
-    cleanup->handler = ngx_pool_cleanup_file;
-    auto* file = static_cast<ngx_pool_cleanup_file_t*>(cleanup->data);
-    file->fd = response->file_fd;
-    file->name = path.data;
-    file->log = r->pool->log;
-  }
-  if (response->body_pinned) {
-    ngx_pool_cleanup_t* cleanup = ngx_pool_cleanup_add(r->pool, sizeof(Sending));
-    if (cleanup == nullptr) {
-      mcs_response_release(joined_process, response);
-      return NGX_ERROR;
-    }
-    cleanup->handler = release_pinned;
-    context->sending = static_cast<Sending*>(cleanup->data);
-    *context->sending = {*response, nullptr, 0, false, nullptr};
-  }
-  return NGX_OK;
-}
-
 }  // namespace
 
 bool must_copy(const ngx_http_request_t* r) noexcept {
@@ -256,7 +228,26 @@ bool must_copy(const ngx_http_request_t* r) noexcept {
 
 ngx_int_t begin_sending(ngx_http_request_t* r, RequestContext* context, const ngx_str_t& path,
                         mcs_response* response) noexcept {
-  if (keep_until_end(r, context, path, response) != NGX_OK) return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  if (response->file_fd >= 0) {
+    ngx_pool_cleanup_t* cleanup = ngx_pool_cleanup_add(r->pool, sizeof(ngx_pool_cleanup_file_t));
+    if (cleanup == nullptr) {
+      close(response->file_fd);
+      return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    cleanup->handler = ngx_pool_cleanup_file;
+    *static_cast<ngx_pool_cleanup_file_t*>(cleanup->data) = {response->file_fd, path.data,
+                                                             r->pool->log};
+  }
+  if (response->body_pinned) {
+    ngx_pool_cleanup_t* cleanup = ngx_pool_cleanup_add(r->pool, sizeof(Sending));
+    if (cleanup == nullptr) {
+      mcs_response_release(joined_process, response);
+      return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    cleanup->handler = release_pinned;
+    context->sending = static_cast<Sending*>(cleanup->data);
+    *context->sending = {*response, nullptr, 0, false, nullptr};
+  }
   r->connection->log->action = const_cast<char*>("sending response to client");
   return ngx_http_discard_request_body(r);
 }

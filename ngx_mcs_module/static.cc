@@ -71,7 +71,7 @@ ngx_int_t static_handler(ngx_http_request_t* r) noexcept {
   const LocationConf* conf = location_conf(r);
   auto* core =
       static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
-  if (!conf->enabled || joined_process == nullptr ||
+  if (conf->file_policy == nullptr || joined_process == nullptr ||
       !(r->method & (NGX_HTTP_GET | NGX_HTTP_HEAD)) || r->uri.data[r->uri.len - 1] == '/' ||
       r->post_action || core->disable_symlinks != NGX_DISABLE_SYMLINKS_OFF) {
     return NGX_DECLINED;

@@ -37,27 +37,23 @@ ngx_int_t get_age(ngx_http_request_t* r, ngx_http_variable_value_t* value,
   return NGX_OK;
 }
 
-ngx_int_t get_proxied_key(ngx_http_request_t* r, const RequestContext* context,
-                          ngx_http_variable_value_t* value) noexcept {
-  const size_t size = proxied_key(context, nullptr, 0);
-  auto* key = static_cast<u_char*>(ngx_pnalloc(r->pool, size));
-  if (key == nullptr) return NGX_ERROR;
-  set_value(value, key, proxied_key(context, key, size));
-  value->not_found = size == 0;
-  return NGX_OK;
-}
-
 ngx_int_t get_key(ngx_http_request_t* r, ngx_http_variable_value_t* value,
                   uintptr_t /*data*/) noexcept {
   const RequestContext* context = request_context(r);
-  if (context != nullptr && context->exchange != nullptr) return get_proxied_key(r, context, value);
-  if (context == nullptr || context->key_path.size == 0) return set_nothing(value);
+  if (context == nullptr) return set_nothing(value);
+  const bool proxied = context->exchange != nullptr;
   const ngx_str_t& base = location_conf(r)->full_key_base;
   const mcs_str& path = context->key_path;
-  auto* key = static_cast<u_char*>(ngx_pnalloc(r->pool, base.len + path.size));
+  const size_t size = proxied ? proxied_key(context, nullptr, 0) : base.len + path.size;
+  if (size == 0 || (!proxied && path.size == 0)) return set_nothing(value);
+  auto* key = static_cast<u_char*>(ngx_pnalloc(r->pool, size));
   if (key == nullptr) return NGX_ERROR;
-  ngx_memcpy(ngx_cpymem(key, base.data, base.len), path.data, path.size);
-  set_value(value, key, base.len + path.size);
+  if (proxied) {
+    proxied_key(context, key, size);
+  } else {
+    ngx_memcpy(ngx_cpymem(key, base.data, base.len), path.data, path.size);
+  }
+  set_value(value, key, size);
   return NGX_OK;
 }
 

@@ -82,7 +82,7 @@ ngx_int_t begin_waiting(RequestContext* context, ngx_msec_t limit, Resume resume
   return NGX_OK;
 }
 
-void wake_waiter(void* context) noexcept {
+void wake_waiter(void* /*unused*/, void* context) noexcept {
   // Not at once: the cache is in the middle of telling all who wait.
   Waiter* waiter = static_cast<RequestContext*>(context)->waiter;
   if (waiter != nullptr && waiter->waiting) {

@@ -32,8 +32,6 @@ void write_log(void* /*context*/, int level, const char* line) noexcept {
   ngx_log_error(nginx_level, ngx_cycle->log, 0, "mcs: %s", line);
 }
 
-void wake(void* /*context*/, void* waiter) noexcept { wake_waiter(waiter); }
-
 void dispatch(ngx_event_t* /*event*/) noexcept {
   if (joined_process != nullptr) mcs_dispatch(joined_process);
 }
@@ -43,7 +41,7 @@ void join() noexcept {
   const MainConf* conf = main_conf(cycle);
   if (conf == nullptr) return;
   last_join = ngx_current_msec;
-  const mcs_callbacks callbacks = {nullptr, write_log, wake};
+  const mcs_callbacks callbacks = {nullptr, write_log, wake_waiter};
   char error[kErrorSize];
   mcs_process* process = mcs_join(&conf->domain, &callbacks, error, sizeof(error));
   if (process == nullptr) {
