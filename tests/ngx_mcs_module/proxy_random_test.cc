@@ -14,7 +14,7 @@ namespace {
 
 constexpr size_t kPaths = 6;
 constexpr int kClients = 8;
-constexpr int kRequestsOfEach = 60;
+constexpr int kRequestsOfEach = 150;
 
 class NginxProxyRandomTest : public NginxProxyTest {
  protected:

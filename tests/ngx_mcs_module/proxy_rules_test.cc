@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Stale responses, refreshes behind them, purging, and how the directives meet nginx's own.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include "tests/ngx_mcs_module/proxy_fixture.h"
 
 namespace mcs::loadtest {
@@ -324,6 +329,86 @@ TEST_F(NginxProxyRulesTest, HandlersWithoutAnOrigin) {
   for (int i = 0; i < 2; ++i) {
     EXPECT_THAT(get("/status").body, HasSubstr("Active connections"));
   }
+}
+
+TEST_F(NginxProxyRulesTest, AccessLogTellsWhatClientsGot) {
+  origin_.on("/a", [](OriginExchange& exchange) {
+    exchange.answer_or_304(
+        {200,
+         {"Cache-Control: max-age=0, stale-while-revalidate=600, stale-if-error=600",
+          "ETag: \"one\""},
+         "a"});
+  });
+  origin_.on("/b", [](OriginExchange& exchange) {
+    exchange.answer_or_304({200, {"Cache-Control: no-cache", "ETag: \"one\""}, "b"});
+  });
+  options().access_log = true;
+  start_proxy();
+  EXPECT_EQ(get("/a").cache_status(), "MISS");
+  EXPECT_EQ(get("/a").cache_status(), "STALE");
+  ASSERT_TRUE(origin_.wait_for_requests("/a", 2));
+  EXPECT_EQ(get("/b").cache_status(), "MISS");
+  EXPECT_EQ(get("/b").cache_status(), "REVALIDATED");
+  ASSERT_TRUE(server_.stop());
+  const std::string log = read_file(server_.prefix() / "access.log").value_or("");
+  const std::string line = "GET /a HTTP/1.1";
+  const size_t second = log.find(line, log.find(line) + 1);
+  EXPECT_NE(second, std::string::npos) << log;
+  EXPECT_EQ(log.find(line, second + 1), std::string::npos) << log;  // none of the refresh
+  EXPECT_THAT(log, Not(HasSubstr(" 1000 ")));
+  EXPECT_THAT(log, HasSubstr("\"GET /b HTTP/1.1\" 200 1 "));
+}
+
+// Answers each SCGI request with the number of those before it.
+class ScgiServer {
+ public:
+  ScgiServer() : listener_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    EXPECT_EQ(bind(listener_, reinterpret_cast<sockaddr*>(&address), size), 0);
+    EXPECT_EQ(listen(listener_, 16), 0);
+    getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size);
+    port = ntohs(address.sin_port);
+    thread_ = std::thread([this] {
+      for (int number = 0;; ++number) {
+        const int fd = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
+        if (fd < 0) {
+          return;
+        }
+        char request[65536];
+        (void)recv(fd, request, sizeof request, 0);
+        const std::string answer =
+            "Status: 200 OK\r\nContent-Type: text/plain\r\nCache-Control: max-age=600\r\n\r\n" +
+            std::to_string(number) + std::string(30'000, '.');
+        EXPECT_EQ(send(fd, answer.data(), answer.size(), MSG_NOSIGNAL),
+                  static_cast<ssize_t>(answer.size()));
+        close(fd);
+      }
+    });
+  }
+  ~ScgiServer() {
+    shutdown(listener_, SHUT_RDWR);
+    thread_.join();
+    close(listener_);
+  }
+
+  int port = 0;
+
+ private:
+  int listener_;
+  std::thread thread_;
+};
+
+TEST_F(NginxProxyRulesTest, ScgiLikeProxies) {
+  ScgiServer scgi;
+  start_proxy("", fmt::format("location /scgi {{ scgi_pass 127.0.0.1:{};\n", scgi.port) +
+                      "  scgi_param REQUEST_METHOD $request_method; mcs_cache on;\n"
+                      "  add_header X-Mcs-Status $mcs_cache_status; }\n");
+  const HttpResponse hit = get_hit("/scgi");
+  EXPECT_EQ(hit.body, "0" + std::string(30'000, '.'));
+  EXPECT_EQ(hit.header("Status"), "");
 }
 
 TEST_F(NginxProxyRulesTest, UsefulWithoutTheDomain) {
