@@ -47,6 +47,7 @@ void GlobalCache::pass_over(Link filling) {
   Descriptor* d = memory_.resolve(filling);
   if (d == nullptr) return;
   std::uint64_t word = d->state.load(kAcquire);
+  report_filler(filling, word);
   while (EntryWord::state(word) == EntryState::kFilling &&
          EntryWord::version(word) == filling.version() &&
          !d->state.compare_exchange_weak(word, word | EntryWord::kPassedOver,

@@ -315,6 +315,7 @@ class GlobalCache final : public runtime::RecoverySteps {
   bool retire_as(Link link, Descriptor& d, std::uint64_t expected);
   bool retire_as_orphan(Link link, Descriptor& d);
   void wake_waiters(std::uint64_t progress);
+  void report_filler(Link filling, std::uint64_t word);
   enum class KeyRead { kRead, kGone, kDamaged };
   KeyRead read_key(Link link, const Descriptor& d, std::string& key);
   void retire_duplicates(Link sealed, std::uint64_t hash, std::string_view whole_key);

@@ -72,7 +72,7 @@ struct alignas(64) SlotControl {
   Word state;
   Word recoverer;    // InstanceId of who recovers this slot, 0 = nobody
   Word folded;       // incarnation whose statistics were folded in last
-  Word blocked;      // times somebody gave up waiting for a lock this instance holds
+  Word blocked;      // times somebody had to wait for what this instance holds
   Word components;   // bit per component joined
   std::uint64_t unused[3];
 };

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+// A cache that is full, and what is handed on when somebody dies in it.
+#include <vector>
+
+#include "tests/libglobalcache/cache/cache_kit.h"
+
+namespace mcs::cache {
+namespace {
+
+class EvictionTest : public CacheTest {
+ protected:
+  EvictionTest() : CacheTest(4ULL << 20) {}
+};
+
+std::string key_of(unsigned i) { return "/object/" + std::to_string(i); }
+
+TEST_F(EvictionTest, AFullCacheGoesOnStoring) {
+  const Member m = join();
+  unsigned stored = 0;
+  for (unsigned i = 0; i < 2000; ++i) {
+    bool ok = false;
+    EXPECT_EQ(put(m, key_of(i), 9000, &ok), Begin::kFilling);
+    EXPECT_TRUE(ok) << i;
+    EXPECT_TRUE(get(m, key_of(i))) << i;
+    stored += ok ? 1 : 0;
+  }
+  unsigned left = 0;
+  for (unsigned i = 0; i < 2000; ++i) left += get(m, key_of(i)) ? 1 : 0;
+  EXPECT_LT(left, stored);
+  // Evicting makes room for what is coming, and no more.
+  EXPECT_GT(left * 9000, (4U << 20) / 2);
+  expect_clean();
+}
+
+TEST_F(EvictionTest, WhatIsReadStaysLongest) {
+  const Member m = join();
+  for (unsigned i = 0; i < 3000; ++i) {
+    put(m, key_of(i), 9000);
+    for (unsigned popular = 0; popular < 20 && popular < i; ++popular) get(m, key_of(popular));
+  }
+  for (unsigned popular = 0; popular < 20; ++popular) EXPECT_TRUE(get(m, key_of(popular)));
+}
+
+TEST_F(EvictionTest, WhatIsPinnedKeepsItsBytes) {
+  const Member reader = join();
+  const Member writer = join();
+  std::vector<Hit> hits(30);
+  for (unsigned i = 0; i < hits.size(); ++i) {
+    put(writer, key_of(i), 9000);
+    ASSERT_EQ(reader.cache->find(reader.cache->make_key(key_of(i)), hits[i]).found, Found::kHit);
+  }
+  for (unsigned i = 100; i < 2000; ++i) put(writer, key_of(i), 9000);
+  for (unsigned i = 0; i < hits.size(); ++i) {
+    expect_right(reader, key_of(i), hits[i]);
+    reader.cache->release(hits[i]);
+  }
+  writer.cache->tick();
+  expect_clean();
+}
+
+TEST_F(EvictionTest, ABodyLargerThanTheCacheIsRefusedAndLeavesNothing) {
+  const Member m = join();
+  bool ok = true;
+  put(m, "/large", 8 << 20, &ok);
+  EXPECT_FALSE(ok);
+  EXPECT_FALSE(get(m, "/large"));
+  expect_clean();
+  put(m, "/small", 1000, &ok);
+  EXPECT_TRUE(ok);
+}
+
+TEST_F(EvictionTest, TheFillOfADeadProcessPassesToTheNextWaiter) {
+  std::vector<std::uint32_t> woken;
+  const Member survivor = join([&](std::uint32_t slot) { woken.push_back(slot); });
+  const Member waiter = join();
+  const Member filler = join();
+  // Not destroyed: its process is killed.
+  static Fill* kept;
+  kept = new Fill;
+  ASSERT_EQ(filler.cache->begin(filler.cache->make_key("/k"), *kept), Begin::kFilling);
+  EXPECT_EQ(put(waiter, "/k", 100), Begin::kOther);
+  Hit hit;
+  const FindResult found = waiter.cache->find(waiter.cache->make_key("/k"), hit);
+  ASSERT_NE(found.filling.value, 0U);
+  waiter.cache->announce_wait(found.filling);
+  const_cast<Word&>(Pins::area(*waiter.instance, waiter.slot()).waiting).store(1);
+  kill(filler);
+  EXPECT_EQ(survivor.instance->recover_all("test"), 1U);
+  EXPECT_EQ(woken, std::vector<std::uint32_t>{waiter.slot()});
+  EXPECT_FALSE(waiter.cache->still_filling(found.filling));
+  bool ok = false;
+  put(waiter, "/k", 100, &ok);
+  EXPECT_TRUE(ok);
+  EXPECT_TRUE(get(survivor, "/k"));
+}
+
+// When every slot belongs to the dead, the next one to come is heir to one of them.
+class InheritTest : public CacheTest {
+ protected:
+  InheritTest() : CacheTest(16ULL << 20, 8) {}
+};
+
+TEST_F(InheritTest, TheFirstToComeTakesOverASlotAndEverythingInIt) {
+  static auto* const dead_ones = new std::vector<Member>;  // their destructors never run
+  static auto* const fills = new std::vector<Fill*>;
+  std::vector<Member>& dead = *dead_ones;
+  std::uint32_t slots = 8;
+  for (std::uint32_t i = 0; i < slots; ++i) {
+    dead.push_back(join());
+    slots = dead.back().instance->slot_count();
+    const Member& m = dead.back();
+    put(m, key_of(i), 5000);
+    Hit hit;
+    ASSERT_EQ(m.cache->find(m.cache->make_key(key_of(i)), hit).found, Found::kHit);
+    m.cache->purge(PurgeKind::kKey, key_of(i));  // pinned: it stays retired
+    m.instance->add_stat(0, 1);
+    fills->push_back(new Fill);
+    ASSERT_EQ(m.cache->begin(m.cache->make_key("/filling/" + std::to_string(i)), *fills->back()),
+              Begin::kFilling);
+  }
+  runtime::JoinOptions heir_options;
+  heir_options.may_inherit = true;
+  EXPECT_FALSE(runtime::Instance::join(*domain_, liveness_, heir_options));
+  for (const Member& m : dead) kill(m);
+  EXPECT_FALSE(runtime::Instance::join(*domain_, liveness_, {}));
+  const Member heir = join();
+  EXPECT_EQ(heir.instance->recover_all("test"), slots - 1);
+  heir.cache->tick();
+  for (std::uint32_t i = 0; i < slots; ++i) {
+    EXPECT_EQ(put(heir, "/filling/" + std::to_string(i), 100), Begin::kFilling);
+    EXPECT_TRUE(get(heir, "/filling/" + std::to_string(i)));
+  }
+  expect_clean();
+}
+
+}  // namespace
+}  // namespace mcs::cache

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+// Real processes that are stopped while they hold something, and the agent that judges them.
+#include <gtest/gtest.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "libglobalcache/api/domain.h"
+#include "libglobalcache/cache/global_cache.h"
+#include "libglobalcache/cache/verify.h"
+#include "libglobalcache/runtime/agent.h"
+
+namespace mcs {
+namespace {
+
+using cache::Begin;
+using cache::GlobalCache;
+using runtime::Instance;
+using runtime::InstanceState;
+using runtime::StateWord;
+
+constexpr std::uint32_t kHangLimitMs = 300;
+// The agent looks around ten times a second, so these are several hang limits.
+constexpr unsigned kManyTicks = 15;
+constexpr auto kLongEnough = std::chrono::seconds(60);
+constexpr const char* kKey = "a key";
+
+struct Member {
+  std::unique_ptr<gsm::Domain> domain;
+  std::unique_ptr<runtime::Liveness> liveness;
+  std::unique_ptr<Instance> instance;
+  std::unique_ptr<GlobalCache> cache;
+
+  static Member join(const std::string& directory, const char* server) {
+    Member m;
+    m.domain = std::move(gsm::Domain::open(directory, "hung", cache::layout_hash()).value());
+    m.liveness = std::move(runtime::KernelLiveness::open(m.domain->path()).value());
+    m.instance = std::move(Instance::join(*m.domain, *m.liveness, {0, server}).value());
+    m.cache = std::make_unique<GlobalCache>(*m.domain, *m.instance);
+    m.instance->activate();
+    return m;
+  }
+};
+
+bool store(GlobalCache& cache, const char* key) {
+  cache::Fill fill;
+  if (cache.begin(cache.make_key(key), fill, {}, true) != Begin::kFilling) return false;
+  const std::string text(3000, 'x');
+  fill.set_head(std::as_bytes(std::span(text).first(10)), text.size());
+  return fill.append(std::as_bytes(std::span(text))) == cache::Append::kOk && fill.commit(1);
+}
+
+class HungHolderTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    char name[] = "/tmp/mcs-hung-XXXXXX";
+    ASSERT_NE(::mkdtemp(name), nullptr);
+    directory_ = name;
+    gsm::DomainSpec spec;
+    spec.name = "hung";
+    spec.directory = directory_;
+    spec.bytes_per_node = 16ULL << 20;
+    ASSERT_TRUE(api::create(spec));
+    ASSERT_EQ(::pipe(ready_), 0);
+  }
+  void TearDown() override {
+    stop_ = true;
+    if (thread_.joinable()) thread_.join();
+    if (child_ > 0) {
+      ::kill(child_, SIGKILL);
+      ::waitpid(child_, nullptr, 0);
+    }
+    ::close(ready_[0]);
+    ::close(ready_[1]);
+    std::filesystem::remove_all(directory_);
+  }
+
+  // A process joins, makes itself known to the agent, takes something, and stops. When it goes on
+  // `let_go` runs and it leaves.
+  void start_child(const std::function<std::function<void()>(Member&)>& take, bool traced = false) {
+    child_ = ::fork();
+    ASSERT_GE(child_, 0);
+    if (child_ == 0) {
+      if (traced) ::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
+      Member m = Member::join(directory_, "stopped/1");
+      while (!runtime::send_hello(m.domain->path(), 0, m.instance->id())) ::usleep(1000);
+      const std::function<void()> let_go = take(m);
+      const std::uint32_t slot = m.instance->slot_number();
+      if (::write(ready_[1], &slot, sizeof slot) != sizeof slot) ::_exit(2);
+      ::raise(SIGSTOP);
+      let_go();
+      m.cache->leave();
+      m.instance->leave();
+      ::_exit(0);
+    }
+    start_agent();
+    survivor_ = Member::join(directory_, "survivor/1");
+    ASSERT_EQ(::read(ready_[0], &slot_, sizeof slot_), static_cast<ssize_t>(sizeof slot_));
+    int status = 0;
+    ASSERT_EQ(::waitpid(child_, &status, WUNTRACED), child_);
+    ASSERT_TRUE(WIFSTOPPED(status));
+  }
+
+  void start_agent() {
+    thread_ = std::thread([this] {
+      Member m = Member::join(directory_, "mcs-agent");
+      runtime::Agent agent(*m.instance, m.domain->path(), {kHangLimitMs, 600000}, [&] {
+        m.cache->tick();
+        ++ticks_;
+      });
+      agent.run(&stop_);
+      m.cache->leave();
+      m.instance->leave();
+    });
+  }
+
+  // Asks for what the child holds until it is gone. False: it is still there after `ticks` rounds of
+  // the agent (0: until it is gone).
+  bool gone_while(const std::function<void()>& ask, unsigned ticks, int& status) {
+    const unsigned until = ticks_ + ticks;
+    const auto limit = std::chrono::steady_clock::now() + kLongEnough;
+    while (std::chrono::steady_clock::now() < limit && (ticks == 0 || ticks_ < until)) {
+      ask();
+      if (::waitpid(child_, &status, WNOHANG) == child_) {
+        child_ = -1;
+        return true;
+      }
+      std::this_thread::yield();
+    }
+    return false;
+  }
+
+  void expect_killed_and_recovered(const std::function<void()>& ask) {
+    int status = 0;
+    ASSERT_TRUE(gone_while(ask, 0, status));
+    EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << status;
+    const auto limit = std::chrono::steady_clock::now() + kLongEnough;
+    while (child_state() != InstanceState::kFree && std::chrono::steady_clock::now() < limit) {
+      std::this_thread::yield();
+    }
+    EXPECT_EQ(child_state(), InstanceState::kFree);
+    EXPECT_TRUE(store(*survivor_.cache, kKey));
+    expect_clean();
+  }
+
+  void expect_clean() {
+    survivor_.cache->tick();
+    const cache::VerifyReport report = cache::verify(*survivor_.domain, *survivor_.liveness);
+    EXPECT_TRUE(report.ok);
+    for (const auto& problem : report.problems) {
+      ADD_FAILURE() << problem.kind << " " << problem.where << ": " << problem.detail;
+    }
+  }
+
+  InstanceState child_state() const {
+    return StateWord::state(survivor_.instance->control(slot_).state.load());
+  }
+
+  void continue_child() {
+    ::kill(child_, SIGCONT);
+    int status = 0;
+    ASSERT_EQ(::waitpid(child_, &status, 0), child_);
+    child_ = -1;
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  }
+
+  std::string directory_;
+  Member survivor_;
+  pid_t child_ = -1;
+  std::uint32_t slot_ = 0;
+  int ready_[2] = {-1, -1};
+  std::thread thread_;
+  volatile bool stop_ = false;
+  std::atomic<unsigned> ticks_{0};
+};
+
+std::function<void()> take_bucket(Member& m) {
+  auto* lock = new cache::Index::Locked(m.cache->index(), m.cache->make_key(kKey).hash);
+  if (lock->answer() != runtime::LockAnswer::kAcquired) ::_exit(3);
+  return [lock] { delete lock; };
+}
+
+TEST_F(HungHolderTest, WhoHoldsABucketOthersNeedIsKilledAndRecovered) {
+  start_child(take_bucket);
+  expect_killed_and_recovered([&] { store(*survivor_.cache, kKey); });
+}
+
+TEST_F(HungHolderTest, WhoHoldsAGroupOthersNeedIsKilledAndRecovered) {
+  start_child([](Member& m) -> std::function<void()> {
+    cache::Hit hit;
+    if (!store(*m.cache, kKey) ||
+        m.cache->find(m.cache->make_key(kKey), hit).found != cache::Found::kHit) {
+      ::_exit(3);
+    }
+    const cache::Extent extent = hit.extents[0];
+    m.cache->release(hit);
+    auto* op = new Instance::Op(*m.instance);
+    op->record().phase.store(static_cast<std::uint64_t>(cache::Phase::kLocking));
+    const cache::Memory& memory = m.cache->memory();
+    cache::Group& group = memory.group(extent.segment(), extent.group());
+    if (!op->try_lock(group.lock, memory.lock_ref(extent.segment(), group.lock))) ::_exit(4);
+    return [op] { delete op; };
+  });
+  // Its space cannot be given back while the group is locked.
+  EXPECT_EQ(survivor_.cache->purge(cache::PurgeKind::kKey, kKey), 1U);
+  expect_killed_and_recovered([&] { survivor_.cache->tick(); });
+}
+
+std::function<void()> take_fill(Member& m) {
+  auto* fill = new cache::Fill;
+  if (m.cache->begin(m.cache->make_key(kKey), *fill) != Begin::kFilling) ::_exit(3);
+  return [fill] { delete fill; };
+}
+
+TEST_F(HungHolderTest, WhoHoldsAFillOthersWaitForIsKilledAndItsLeasePassedOn) {
+  start_child(take_fill);
+  expect_killed_and_recovered([&] {
+    cache::Hit hit;
+    const auto found = survivor_.cache->find(survivor_.cache->make_key(kKey), hit);
+    if (found.filling.value != 0) survivor_.cache->announce_wait(found.filling);
+  });
+}
+
+TEST_F(HungHolderTest, WhoIsStoppedAndNotNeededIsLeftAlone) {
+  start_child(take_fill);
+  int status = 0;
+  EXPECT_FALSE(gone_while([] {}, kManyTicks, status));
+  EXPECT_EQ(child_state(), InstanceState::kActive);
+  continue_child();
+  expect_clean();
+}
+
+TEST_F(HungHolderTest, WhoIsTracedIsNeverKilled) {
+  start_child(take_bucket, true);
+  int status = 0;
+  EXPECT_FALSE(gone_while([&] { store(*survivor_.cache, kKey); }, kManyTicks, status));
+  EXPECT_EQ(child_state(), InstanceState::kActive);
+  ASSERT_EQ(::ptrace(PTRACE_DETACH, child_, nullptr, nullptr), 0);
+  continue_child();
+  EXPECT_TRUE(store(*survivor_.cache, kKey));
+  expect_clean();
+}
+
+}  // namespace
+}  // namespace mcs
