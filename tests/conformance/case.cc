@@ -18,6 +18,12 @@ Step hit() {
   return step;
 }
 
+Step head_hit() {
+  Step step = hit();
+  step.method = "HEAD";
+  return step;
+}
+
 Step checked(Fields answer) {
   Step step = fill(std::move(answer));
   step.answers_304 = true;
@@ -51,8 +57,7 @@ Case reused(std::string name, Fields answer, int status) {
 }
 
 Case not_reused(std::string name, Fields answer, int status) {
-  return {std::move(name),
-          {fill().answered(status, answer), miss().answered(status, answer)}};
+  return {std::move(name), {fill().answered(status, answer), miss().answered(status, answer)}};
 }
 
 Case reused_for(std::string name, Fields answer, Fields request) {

@@ -27,27 +27,27 @@ struct Step {
 
   // What the origin answers while this step is the current one.
   int origin_status = 200;
-  Fields origin_fields;                    // Date: now is added unless there is one ("Date: -": none)
+  Fields origin_fields;  // Date: now is added unless there is one ("Date: -": none)
   std::optional<std::string> origin_body;  // without: "body of step N"
   std::string raw_answer;                  // instead of all that; the connection ends after it
   bool chunked = false;
   bool answers_304 = false;  // if the request carries a condition
   bool breaks_off = false;   // the connection is reset without an answer
 
-  // What is expected. How often the origin is asked meanwhile, -1 for at least once, nothing for any
-  // number.
+  // What is expected. How often the origin is asked meanwhile, -1 for at least once, nothing for
+  // any number.
   std::optional<int> asks;
-  int status = 0;                       // 0: what the origin answers, or what is stored
-  std::optional<std::string> body;      // without: that of the step that the answer comes from
-  int body_of = 0;                      // number of that step; 0: this one, or the one stored last
+  int status = 0;                   // 0: what the origin answers, or what is stored
+  std::optional<std::string> body;  // without: that of the step that the answer comes from
+  int body_of = 0;                  // number of that step; 0: this one, or the one stored last
   bool any_body = false;
-  Fields has;                           // of the response: "Name: value", "Name: 10..20" (a number),
-                                        // "Name: ~part" or "Name: *" (any value)
-  std::vector<std::string> lacks;       // names
-  Fields reaches;                       // of the request at the origin, written like `has`
-  std::vector<std::string> hides;       // names that must not reach the origin
-  bool in_the_end = false;              // repeated until all this is so
-  bool lost = false;                    // the client may receive a broken response, or none
+  Fields has;                      // of the response: "Name: value", "Name: 10..20" (a number),
+                                   // "Name: ~part" or "Name: *" (any value)
+  std::vector<std::string> lacks;  // names
+  Fields reaches;                  // of the request at the origin, written like `has`
+  std::vector<std::string> hides;  // names that must not reach the origin
+  bool in_the_end = false;         // repeated until all this is so
+  bool lost = false;               // the client may receive a broken response, or none
 
   Step& at(std::string to) { return target = std::move(to), *this; }
   Step& with(Fields fields) { return request = std::move(fields), *this; }
@@ -89,6 +89,7 @@ Step fill(Fields answer = {});
 Step miss(Fields answer = {});
 // A GET that is answered without the origin.
 Step hit();
+Step head_hit();
 // A GET that makes the origin answer 304 to a condition, and that brings what is stored.
 Step checked(Fields answer = {});
 // A request with another method that the origin answers.

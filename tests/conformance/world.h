@@ -24,16 +24,16 @@ struct Verdict {
   std::vector<std::string> transcript;
 };
 
-// nginx with proxy_pass and httpd with mod_proxy_http in front of one scripted origin, in one domain,
-// started once for all cases. Throws std::runtime_error if a server does not start.
+// nginx with proxy_pass and httpd with mod_proxy_http in front of one scripted origin, in one
+// domain, started once for all cases. Throws std::runtime_error if a server does not start.
 class World {
  public:
   World();
   // What the servers' logs tell of crashes.
   std::vector<std::string> stop();
 
-  // `index` tells the cases apart; no two runs of this program share anything stored.
-  Verdict run(const Case& c, size_t index, loadtest::ServerKind kind);
+  // `index` tells the cases apart; "@0" in fields is `now`.
+  Verdict run(const Case& c, size_t index, loadtest::ServerKind kind, time_t now);
 
  private:
   struct Run;
