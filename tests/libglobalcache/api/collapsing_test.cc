@@ -375,9 +375,11 @@ TEST_F(CollapsingTest, ManyThreadsAndOneRequestToTheOrigin) {
   // The origin answers once everybody else waits.
   const Origin origin = [&](const Request&) -> std::optional<Response> {
     ++asked;
-    while (nginx_->waiting.blocked + httpd_->waiting.blocked < kThreads - 1) {
-      std::this_thread::yield();
-    }
+    const auto blocked = [](mcs_process* process) {
+      const std::lock_guard lock(process->waiting.mutex);
+      return process->waiting.blocked;
+    };
+    while (blocked(nginx_) + blocked(httpd_) < kThreads - 1) std::this_thread::yield();
     Response response{200, kFresh, body};
     response.chunk = 5000;
     return response;
