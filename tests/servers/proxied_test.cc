@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// Two servers on one domain, in front of one origin: a response is fetched once for both.
+#include "loadtest/harness/net.h"
+#include "loadtest/harness/origin.h"
+#include "tests/servers/server_fixture.h"
+
+namespace mcs::loadtest {
+namespace {
+
+class ProxiedPairTest : public PairTest {
+ protected:
+  WebServer& start_proxy(const ServerType& type, const std::string& key_base = "site") {
+    ServerOptions options = default_options();
+    options.root_location = false;
+    options.mcs->key_base.clear();
+    if (type.kind == ServerKind::kNginx) {
+      options.server_extra = "location / { proxy_pass " + origin_.url() +
+                             "; mcs_cache on; mcs_cache_key_base " + key_base +
+                             "; mcs_cache_purge on;\n"
+                             "  add_header X-Mcs-Status $mcs_cache_status always; }\n";
+    } else {
+      for (const char* module : {"proxy", "proxy_http"}) {
+        options.main_extra += std::string("LoadModule ") + module +
+                              "_module /usr/lib/apache2/modules/mod_" + module + ".so\n";
+      }
+      options.server_extra = "ProxyPass / " + origin_.url("/") +
+                             "\n<Location \"/\">\n  McsCache On\n  McsCacheKeyBase " + key_base +
+                             "\n  McsCachePurge on\n</Location>\n";
+    }
+    return start(type, options);
+  }
+
+  RawConnection open_get(const WebServer& server, const std::string& path) {
+    auto connection = RawConnection::open(server.port());
+    EXPECT_TRUE(connection && connection->send("GET " + path + " HTTP/1.1\r\nHost: a\r\n\r\n"));
+    return std::move(*connection);
+  }
+
+  static OriginAnswer fresh(const std::string& body) {
+    return {200,
+            {"Cache-Control: max-age=600", "Content-Type: text/plain; charset=utf-8",
+             "ETag: \"one\"", "X-Own: yes"},
+            body};
+  }
+
+  Origin origin_;
+};
+INSTANTIATE_TEST_SUITE_P(Servers, ProxiedPairTest, every_pair(), pair_name);
+
+TEST_P(ProxiedPairTest, WhatOneFetchesTheOtherHits) {
+  const WebServer& filler = start_proxy(first());
+  const WebServer& reader = start_proxy(second());
+  for (const size_t size : {0u, 100u, 16384u, 500'000u}) {
+    // Two ways to write one target.
+    const std::string path = "/dir/" + std::to_string(size);
+    const std::string body = bytes_of_size(size);
+    origin_.on(path, fresh(body));
+    EXPECT_EQ(get(filler, path + "?a=%7E1").cache_status(), "MISS");
+    const HttpResponse hit = get(reader, path + "?a=~1");
+    EXPECT_EQ(hit.status, 200);
+    EXPECT_EQ(hit.cache_status(), "HIT");
+    EXPECT_TRUE(hit.body == body) << size;
+    EXPECT_EQ(hit.header("Content-Type"), "text/plain; charset=utf-8");
+    EXPECT_EQ(hit.header("ETag"), "\"one\"");
+    EXPECT_EQ(hit.header("X-Own"), "yes");
+    EXPECT_EQ(get(reader, path + "?a=~1", {"If-None-Match: \"one\""}).status, 304);
+    EXPECT_EQ(origin_.count(path), 1u);
+  }
+}
+
+TEST_P(ProxiedPairTest, OneRequestForClientsOfBoth) {
+  Gate rest;
+  const std::string begin(40'000, 'a');
+  const std::string end(40'000, 'b');
+  origin_.on("/a", [&](OriginExchange& exchange) {
+    exchange.send_head(fresh(begin + end));
+    exchange.send_body(begin);
+    exchange.wait(rest);
+    exchange.send_body(end);
+  });
+  RawConnection filler = open_get(start_proxy(first()), "/a");
+  ASSERT_TRUE(origin_.wait_for_requests("/a", 1));
+  RawConnection follower = open_get(start_proxy(second()), "/a");
+  const auto some = follower.read_some(64);
+  ASSERT_TRUE(some && some->starts_with("HTTP/1.1 200"));
+  rest.open();
+  const auto whole = filler.read_response();
+  ASSERT_TRUE(whole) << whole.error().message;
+  EXPECT_TRUE(whole->body == begin + end);
+  EXPECT_EQ(origin_.count("/a"), 1u);
+}
+
+TEST_P(ProxiedPairTest, PurgeOfOneMeetsBoth) {
+  origin_.on("/a", [](OriginExchange& exchange) {
+    exchange.answer(fresh(std::to_string(exchange.request().number)));
+  });
+  const WebServer& one = start_proxy(first());
+  const WebServer& other = start_proxy(second());
+  EXPECT_EQ(get(one, "/a").body, "1");
+  EXPECT_EQ(get(other, "/a").cache_status(), "HIT");
+  HttpRequest purge;
+  purge.method = "PURGE";
+  purge.url = other.url("/a");
+  EXPECT_EQ(send(purge).status, 200);
+  EXPECT_EQ(get(one, "/a").body, "2");
+  EXPECT_EQ(get(other, "/a").body, "2");
+}
+
+TEST_P(ProxiedPairTest, AnotherKeyBaseSharesNothing) {
+  origin_.on("/a", fresh("a"));
+  const WebServer& one = start_proxy(first());
+  const WebServer& other = start_proxy(second(), "another");
+  get(one, "/a");
+  EXPECT_EQ(get(other, "/a").cache_status(), "MISS");
+}
+
+}  // namespace
+}  // namespace mcs::loadtest
