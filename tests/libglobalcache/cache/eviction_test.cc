@@ -17,7 +17,7 @@ std::string key_of(unsigned i) { return "/object/" + std::to_string(i); }
 TEST_F(EvictionTest, AFullCacheGoesOnStoring) {
   const Member m = join();
   unsigned stored = 0;
-  for (unsigned i = 0; i < 2000; ++i) {
+  for (unsigned i = 0; i < 1000; ++i) {
     bool ok = false;
     EXPECT_EQ(put(m, key_of(i), 9000, &ok), Begin::kFilling);
     EXPECT_TRUE(ok) << i;
@@ -25,7 +25,7 @@ TEST_F(EvictionTest, AFullCacheGoesOnStoring) {
     stored += ok ? 1 : 0;
   }
   unsigned left = 0;
-  for (unsigned i = 0; i < 2000; ++i) left += get(m, key_of(i)) ? 1 : 0;
+  for (unsigned i = 0; i < 1000; ++i) left += get(m, key_of(i)) ? 1 : 0;
   EXPECT_LT(left, stored);
   // Evicting makes room for what is coming, and no more.
   EXPECT_GT(left * 9000, (4U << 20) / 2);
@@ -34,7 +34,7 @@ TEST_F(EvictionTest, AFullCacheGoesOnStoring) {
 
 TEST_F(EvictionTest, WhatIsReadStaysLongest) {
   const Member m = join();
-  for (unsigned i = 0; i < 3000; ++i) {
+  for (unsigned i = 0; i < 1000; ++i) {
     put(m, key_of(i), 9000);
     for (unsigned popular = 0; popular < 20 && popular < i; ++popular) get(m, key_of(popular));
   }
@@ -49,7 +49,7 @@ TEST_F(EvictionTest, WhatIsPinnedKeepsItsBytes) {
     put(writer, key_of(i), 9000);
     ASSERT_EQ(reader.cache->find(reader.cache->make_key(key_of(i)), hits[i]).found, Found::kHit);
   }
-  for (unsigned i = 100; i < 2000; ++i) put(writer, key_of(i), 9000);
+  for (unsigned i = 100; i < 1000; ++i) put(writer, key_of(i), 9000);
   for (unsigned i = 0; i < hits.size(); ++i) {
     expect_right(reader, key_of(i), hits[i]);
     reader.cache->release(hits[i]);

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <set>
 #include <thread>
+#include <vector>
 
 #include "libglobalcache/api/domain.h"
 #include "libglobalcache/runtime/instance.h"
@@ -139,6 +140,52 @@ TEST_F(InstanceRecoveryTest, AnExitOutranksALockThatAForkedChildStillHolds) {
   EXPECT_FALSE(survivor_->recover(slot, "liveness lock"));
   EXPECT_TRUE(survivor_->recover(slot, "exit", 0, victim->id().incarnation()));
   EXPECT_EQ(state(slot), InstanceState::kFree);
+}
+
+TEST_F(InstanceRecoveryTest, WhatAComponentHoldsWaitsForSomebodyWhoKnowsTheComponent) {
+  auto victim = join("victim");
+  victim->activate();
+  const std::uint32_t slot = victim->slot_number();
+  auto* held = reinterpret_cast<Word*>(victim->own_component_area());
+  held->store(1);
+  liveness_.release(slot);
+  EXPECT_FALSE(survivor_->recover(slot, "without steps"));
+  EXPECT_EQ(state(slot), InstanceState::kDead);
+  SlowSteps steps;
+  steps.release();
+  survivor_->set_steps(&steps);
+  EXPECT_TRUE(survivor_->recover(slot, "with steps"));
+  EXPECT_EQ(steps.calls(), 1);
+  EXPECT_EQ(state(slot), InstanceState::kFree);
+}
+
+TEST_F(InstanceRecoveryTest, NobodyInheritsFromTheLivingOrFromWhomSomebodyRecovers) {
+  std::vector<std::unique_ptr<Instance>> others;
+  for (std::uint32_t i = 1; i < survivor_->slot_count(); ++i) {
+    others.push_back(join("other"));
+    others.back()->activate();
+  }
+  JoinOptions heir;
+  heir.may_inherit = true;
+  EXPECT_FALSE(Instance::join(*domain_, liveness_, heir));
+  const std::uint32_t slot = others.back()->slot_number();
+  const InstanceId dead = others.back()->id();
+  survivor_->control(slot).recoverer.store(survivor_->id().value);
+  liveness_.release(slot);
+  EXPECT_FALSE(Instance::join(*domain_, liveness_, heir));
+  EXPECT_FALSE(liveness_.held(slot));
+  survivor_->control(slot).recoverer.store(0);
+  auto joined = Instance::join(*domain_, liveness_, heir);
+  ASSERT_TRUE(joined);
+  EXPECT_EQ((*joined)->id(), dead);  // until what it held was given back
+  EXPECT_FALSE(survivor_->recover(slot, "its heir lives"));
+  SlowSteps steps;
+  steps.release();
+  (*joined)->set_steps(&steps);
+  EXPECT_EQ((*joined)->slot_number(), slot);
+  EXPECT_EQ((*joined)->id().incarnation(), dead.incarnation() + 1);
+  (*joined)->activate();
+  EXPECT_EQ(state(slot), InstanceState::kActive);
 }
 
 }  // namespace
