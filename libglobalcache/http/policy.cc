@@ -547,12 +547,6 @@ constexpr std::array kEntries = {
            kMany},
           set_purge,
           copy<&P::purge, &P::purge_from>},
-    Entry{{"quota", "Quota", "size", "space this site may occupy; 0: no limit", 1, 1},
-          set_size<&P::quota>,
-          copy<&P::quota>},
-    Entry{{"reserve", "Reserve", "size", "space of this site that others cannot evict", 1, 1},
-          set_size<&P::reserve>,
-          copy<&P::reserve>},
 };
 static_assert(kEntries.size() <= 64, "CachePolicy::set_rules has one bit per directive");
 

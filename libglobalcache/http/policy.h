@@ -130,8 +130,6 @@ struct CachePolicy {
   std::string cache_status_name = "mcs";  // RFC 9211 2
   bool purge = false;
   std::vector<Network> purge_from;
-  std::uint64_t quota = 0;    // bytes this site may occupy; 0: no limit
-  std::uint64_t reserve = 0;  // bytes of this site that others cannot evict
 
   std::uint64_t set_rules = 0;  // which directives were given; for inherit_policy
 };

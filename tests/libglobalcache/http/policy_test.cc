@@ -176,8 +176,6 @@ TEST(Directives, SetTheirMembers) {
   EXPECT_EQ(p.cache_status_name, "edge 1");
   EXPECT_EQ(set(p, "StatusHeader", {"off"}), "");
   EXPECT_FALSE(p.send_cache_status);
-  EXPECT_EQ(set(p, "quota", {"100m"}), "");
-  EXPECT_EQ(p.quota, 104857600u);
   EXPECT_EQ(set(p, "ignore_cache_control", {"on"}), "");
   EXPECT_TRUE(p.ignore_cache_control);
 }
