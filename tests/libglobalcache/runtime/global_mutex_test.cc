@@ -12,7 +12,6 @@
 #include <thread>
 #include <vector>
 
-#include "libglobalcache/runtime/agent.h"
 #include "tests/libglobalcache/runtime/processes.h"
 
 namespace mcs::runtime {
@@ -494,9 +493,6 @@ TEST_F(GlobalMutexProcessTest, AStoppedFirstWaiterBlocksNobodyAndGetsItWhenItGoe
 TEST_F(GlobalMutexProcessTest, TheAgentEndsAStoppedHolder) {
   Place me(name_);
   Place watcher(name_, "mcs-agent");
-  volatile bool stop = false;
-  Agent agent(*watcher.instance, watcher.domain->path(), {.hang_limit_ms = 50, .linger_ms = 60000},
-              [] {});
   const MutexId id = GlobalMutex::create(*me.instance, 0).value();
   Child holder([&](Channel& channel) {
     Place place(name_);
@@ -506,8 +502,7 @@ TEST_F(GlobalMutexProcessTest, TheAgentEndsAStoppedHolder) {
     channel.say(mutex.lock() == MutexAnswer::kAcquired ? 'h' : '?');
     (void)channel.hear();
   });
-  std::thread thread([&] { EXPECT_TRUE(agent.run(&stop)); });
-  while (watcher.instance->events(0).agent.load() == 0) std::this_thread::yield();
+  RunningAgent agent(watcher, 50);
   holder.tell('g');
   EXPECT_EQ(holder.listen(), 'y');
   EXPECT_EQ(holder.listen(), 'h');
@@ -515,8 +510,6 @@ TEST_F(GlobalMutexProcessTest, TheAgentEndsAStoppedHolder) {
   GlobalMutex mutex(*me.instance, id);
   EXPECT_EQ(mutex.lock(), MutexAnswer::kAcquiredAbandoned);
   EXPECT_EQ(holder.wait_for_kill(), SIGKILL);
-  stop = true;
-  thread.join();
 }
 
 // Each contender gets it as often as it asks, and nobody in the queue is passed by many.

@@ -7,15 +7,18 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <functional>
 #include <memory>
 #include <new>
 #include <string>
+#include <thread>
 
 #include "libglobalcache/api/domain.h"
 #include "libglobalcache/cache/layout.h"
+#include "libglobalcache/runtime/agent.h"
 #include "libglobalcache/runtime/instance.h"
 #include "libglobalcache/runtime/liveness.h"
 
@@ -144,6 +147,30 @@ class SharedMemory {
 
  private:
   T* value_;
+};
+
+/// The agent of node 0, in a thread. Fork before it starts.
+class RunningAgent {
+ public:
+  explicit RunningAgent(Place& place, std::uint32_t hang_limit_ms)
+      : agent_(*place.instance, place.domain->path(),
+               {.hang_limit_ms = hang_limit_ms, .linger_ms = 60000},
+               [this] { stop_ = finish_; }),
+        thread_([this] { EXPECT_TRUE(agent_.run(&stop_)); }) {
+    while (place.instance->events(0).agent.load() != place.instance->id().value) {
+      std::this_thread::yield();
+    }
+  }
+  ~RunningAgent() {
+    finish_ = true;
+    thread_.join();
+  }
+
+ private:
+  std::atomic<bool> finish_{false};
+  volatile bool stop_ = false;  // of the agent's thread
+  Agent agent_;
+  std::thread thread_;
 };
 
 /// A test with a domain of files.
