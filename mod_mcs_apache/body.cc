@@ -120,9 +120,6 @@ const apr_bucket_type_t direct_type = {"MCSD",
                                        apr_bucket_shared_split,
                                        apr_bucket_shared_copy};
 
-// The ring macros of APR find a ring's sentinel with casts that clang warns about.
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wcast-qual"
 apr_status_t direct_filter(ap_filter_t* filter, apr_bucket_brigade* brigade) noexcept {
   ap_filter_t* next = filter->next;
   if (next == nullptr || next->frec != ap_core_output_filter_handle) {
@@ -144,8 +141,6 @@ apr_status_t direct_filter(ap_filter_t* filter, apr_bucket_brigade* brigade) noe
   if (flush && status == APR_SUCCESS) status = next->frec->filter_func.out_func(next, nullptr);
   return status;
 }
-
-#pragma GCC diagnostic pop
 
 ap_filter_t* ensure_direct_filter(request_rec* r) noexcept {
   for (ap_filter_t* f = r->connection->output_filters; f != nullptr; f = f->next) {
@@ -191,12 +186,9 @@ void register_body_filter() noexcept {
       "MCS_DIRECT", direct_filter, nullptr, static_cast<ap_filter_type>(AP_FTYPE_NETWORK - 1));
 }
 
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wcast-qual"
 void append_bucket(apr_bucket_brigade* brigade, apr_bucket* bucket) noexcept {
   APR_BRIGADE_INSERT_TAIL(brigade, bucket);
 }
-#pragma GCC diagnostic pop
 
 ap_filter_t* flush_gently(request_rec* r) noexcept {
   if (r->connection->master != nullptr) return nullptr;

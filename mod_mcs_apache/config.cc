@@ -150,7 +150,8 @@ const char* set_key(cmd_parms* cmd, void* config, const char* text) noexcept {
   const char* error = nullptr;
   site_of(cmd, config).key =
       ap_expr_parse_cmd(cmd, text, AP_EXPR_FLAG_STRING_RESULT, &error, nullptr);
-  return error != nullptr ? apr_psprintf(cmd->pool, "McsCacheKey \"%s\": %s", text, error) : nullptr;
+  return error != nullptr ? apr_psprintf(cmd->pool, "McsCacheKey \"%s\": %s", text, error)
+                          : nullptr;
 }
 
 const char* set_rule(cmd_parms* cmd, void* config, int argc, char* const argv[]) noexcept {
@@ -353,11 +354,17 @@ struct Directives {
 
   Directives() noexcept {
     command_rec* next = all;
-    *next++ = {"McsDomain", as_command(set_domain), nullptr, RSRC_CONF, TAKE_ARGV,
-               "name of the cache domain, then options such as size=256m"};
-    *next++ = {"McsCache", as_command(set_enabled), nullptr, RSRC_CONF | ACCESS_CONF | OR_FILEINFO,
-               FLAG, "On or Off: answer from the shared cache"};
-    *next++ = {"McsCacheKey", as_command(set_key), nullptr, RSRC_CONF | ACCESS_CONF, TAKE1,
+    *next++ = {"McsDomain", as_command(set_domain),
+               nullptr,     RSRC_CONF,
+               TAKE_ARGV,   "name of the cache domain, then options such as size=256m"};
+    *next++ = {"McsCache", as_command(set_enabled),
+               nullptr,    RSRC_CONF | ACCESS_CONF | OR_FILEINFO,
+               FLAG,       "On or Off: answer from the shared cache"};
+    *next++ = {"McsCacheKey",
+               as_command(set_key),
+               nullptr,
+               RSRC_CONF | ACCESS_CONF,
+               TAKE1,
                "expression whose value is the key of a response, instead of host and target"};
     const mcs_directive* rules = nullptr;
     const size_t count = mcs_policy_directives(&rules);
@@ -367,7 +374,7 @@ struct Directives {
       if (strcmp(rule->httpd_name, "Enable") == 0) continue;
       char* name = names[rule - rules];
       snprintf(name, sizeof names[0], "%s%s", kPrefix, rule->httpd_name);
-      *next++ = {name, as_command(set_rule), nullptr, RSRC_CONF | ACCESS_CONF, TAKE_ARGV,
+      *next++ = {name,      as_command(set_rule), nullptr, RSRC_CONF | ACCESS_CONF, TAKE_ARGV,
                  rule->help};
     }
   }

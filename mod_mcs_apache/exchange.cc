@@ -14,8 +14,6 @@
 namespace mcs::httpd {
 namespace {
 
-constexpr mcs_field kNoStore = {{"Cache-Control", 13}, {"no-store", 8}};
-
 // Cookies of this server stand beside stored ones; several caches may tell their status.
 bool may_stand_twice(const char* name) noexcept {
   return strcasecmp(name, "Set-Cookie") == 0 || strcasecmp(name, "Cache-Status") == 0;
@@ -60,23 +58,19 @@ void remove_range_filter(request_rec* r) noexcept {
 
 mcs_verdict tell_status(Exchange& x, int status, mcs_response& reply) noexcept {
   CallGuard guard;
-  switch (status) {
-    case HTTP_BAD_GATEWAY:
-    case HTTP_SERVICE_UNAVAILABLE:
-      return mcs_origin_failed(x.transaction, MCS_FAILED_CONNECT, &reply);
-    case HTTP_GATEWAY_TIME_OUT:
-      return mcs_origin_failed(x.transaction, MCS_FAILED_TIMEOUT, &reply);
-    case HTTP_INTERNAL_SERVER_ERROR:
-      return mcs_origin_failed(x.transaction, MCS_FAILED_INVALID, &reply);
-    case HTTP_NOT_MODIFIED: {
-      const char* etag = apr_table_get(x.r->headers_out, "ETag");
-      mcs_field field = {{"ETag", 4}, {etag, etag != nullptr ? strlen(etag) : 0}};
-      return mcs_origin_response(x.transaction, status, &field, etag != nullptr ? 1 : 0, &reply);
-    }
-    default:
-      // httpd makes the response, with who knows what: for others it is not there.
-      return mcs_origin_response(x.transaction, status, &kNoStore, 1, &reply);
+  if (status >= HTTP_INTERNAL_SERVER_ERROR) {
+    const mcs_failure failure = status == HTTP_GATEWAY_TIME_OUT        ? MCS_FAILED_TIMEOUT
+                                : status == HTTP_INTERNAL_SERVER_ERROR ? MCS_FAILED_INVALID
+                                                                       : MCS_FAILED_CONNECT;
+    return mcs_origin_failed(x.transaction, failure, &reply);
   }
+  // httpd makes the response, with who knows what: others do not get it. A 304 is for the core.
+  mcs_field field = {{"Cache-Control", 13}, {"no-store", 8}};
+  if (status == HTTP_NOT_MODIFIED) {
+    const char* etag = apr_table_get(x.r->headers_out, "ETag");
+    field = {{"ETag", 4}, {etag, etag != nullptr ? strlen(etag) : 0}};
+  }
+  return mcs_origin_response(x.transaction, status, &field, field.value.size > 0 ? 1 : 0, &reply);
 }
 
 }  // namespace

@@ -13,6 +13,9 @@
 
 #include "libglobalcache/globalcache.h"
 
+// The ring macros of APR find a ring's sentinel with casts that clang warns about.
+#pragma GCC diagnostic ignored "-Wcast-qual"
+
 extern "C" __attribute__((visibility("default"))) module_struct mcs_module;
 // As APLOG_USE_MODULE, which would declare mcs_module with this build's hidden visibility.
 [[maybe_unused]] static int* const aplog_module_index = &mcs_module.module_index;
@@ -137,11 +140,11 @@ struct Exchange {
   // sent with whatever takes the place of the handler's response.
   apr_table_t* own_fields = nullptr;
   apr_table_t* own_error_fields = nullptr;
-  bool running = false;      // the handler runs
-  bool answered = false;     // its response has begun
-  bool again = false;        // it must run again
-  bool dropping = false;     // what it sends is not for the client
-  bool rewritten = false;    // the core chooses what the client gets of its body
+  bool running = false;    // the handler runs
+  bool answered = false;   // its response has begun
+  bool again = false;      // it must run again
+  bool dropping = false;   // what it sends is not for the client
+  bool rewritten = false;  // the core chooses what the client gets of its body
   bool storing = false;
   bool broken = false;       // its body broke off
   bool client_left = false;  // it goes on for the cache
@@ -152,8 +155,8 @@ void end_exchange(Exchange& x) noexcept;
 
 void note_status(request_rec* r, mcs_cache_status status) noexcept;
 
-// Makes the reply's status and fields those of the response. Fields that are set already stay if the
-// reply has none of their name.
+// Makes the reply's status and fields those of the response. Fields that are set already stay if
+// the reply has none of their name.
 void set_head(request_rec* r, const mcs_response& reply) noexcept;
 // The reply, head and body, into the filters that come after the cache; releases it.
 apr_status_t send_reply(request_rec* r, ap_filter_t* next, mcs_process* process,

@@ -142,6 +142,10 @@ int result_of(const request_rec* r, apr_status_t status) noexcept {
   return status == APR_SUCCESS || r->connection->aborted ? OK : AP_FILTER_ERROR;
 }
 
+int send(Exchange& x, ap_filter_t* next, const mcs_response& reply) noexcept {
+  return result_of(x.r, send_reply(x.r, next, x.process, reply));
+}
+
 int answer(Exchange& x, mcs_response& reply) noexcept {
   request_rec* r = x.r;
   // One that the core made itself; httpd has pages for these.
@@ -153,7 +157,7 @@ int answer(Exchange& x, mcs_response& reply) noexcept {
     r->status = HTTP_OK;
     return status;
   }
-  return result_of(r, send_reply(r, filters_after_the_cache(r), x.process, reply));
+  return send(x, filters_after_the_cache(r), reply);
 }
 
 // A PURGE that was allowed, of a target that is a file here: files have keys of their own.
@@ -165,19 +169,14 @@ void purge_file(request_rec* r, const Site& site, mcs_process* process,
   purge.policy = site.files;
   purge.pattern = file_key(r, *site.key_base);
   uint64_t purged = 0;
-  char error[256] = "";
   {
     CallGuard guard;
-    if (mcs_purge(process, &purge, &purged, error, sizeof error) != MCS_OK) {
-      ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "PURGE of %s: %s", r->filename, error);
-    }
+    (void)mcs_purge(process, &purge, &purged, nullptr, 0);
   }
   char* text = apr_psprintf(r->pool, "purged %" APR_UINT64_T_FMT "\n", purged);
-  auto* body = static_cast<iovec*>(apr_palloc(r->pool, sizeof(iovec)));
-  *body = {text, strlen(text)};
-  reply.body = body;
+  reply.body = new (apr_palloc(r->pool, sizeof(iovec))) iovec{text, strlen(text)};
   reply.body_count = 1;
-  reply.body_length = body->iov_len;
+  reply.body_length = strlen(text);
 }
 
 // ------------------------------------------------------------------ from another's fill
@@ -216,8 +215,7 @@ int follow(Exchange& x, mcs_response& reply) noexcept {
       state = mcs_follow_read(x.transaction, piece, kFollowPiece, &got);
     }
     if (got > 0) {
-      append_bucket(brigade,
-                    apr_bucket_heap_create(piece, got, apr_bucket_free, c->bucket_alloc));
+      append_bucket(brigade, apr_bucket_heap_create(piece, got, apr_bucket_free, c->bucket_alloc));
       append_bucket(brigade, apr_bucket_flush_create(c->bucket_alloc));
     } else {
       apr_bucket_free(piece);
@@ -258,14 +256,6 @@ bool is_response_status(int result) noexcept {
   return result >= HTTP_MULTIPLE_CHOICES && ap_is_HTTP_VALID_RESPONSE(result);
 }
 
-mcs_outcome ask_again(Exchange& x, mcs_response& reply) noexcept {
-  x.again = x.answered = x.dropping = false;
-  x.r->eos_sent = 0;
-  reply = mcs_response{};
-  CallGuard guard;
-  return mcs_retry(x.transaction, &reply);
-}
-
 int forward(Exchange& x, mcs_response& reply) noexcept {
   request_rec* r = x.r;
   note_status(r, reply.cache_status);
@@ -273,14 +263,13 @@ int forward(Exchange& x, mcs_response& reply) noexcept {
   x.own_fields = apr_table_copy(r->pool, r->headers_out);
   x.own_error_fields = apr_table_copy(r->pool, r->err_headers_out);
   ap_filter_t* next = filters_after_the_cache(r);
+  add_store_filter(x);
   mcs_outcome outcome = MCS_FORWARD;
-  int result;
   // The second time is without validators, and its answer final.
   for (int tries = 0; tries < 2 && outcome == MCS_FORWARD; ++tries) {
     apply_edits(x, reply);
-    add_store_filter(x);
     x.running = true;
-    result = ap_run_handler(r);
+    const int result = ap_run_handler(r);
     x.running = false;
     if (x.client_left) {
       r->connection->aborted = 1;
@@ -289,7 +278,7 @@ int forward(Exchange& x, mcs_response& reply) noexcept {
     if (!x.answered && x.transaction != nullptr && is_response_status(result)) {
       if (take_failure(x, result, reply) && !x.again) {
         r->headers_in = x.received;
-        return result_of(r, send_reply(r, next, x.process, reply));
+        return send(x, next, reply);
       }
     }
     if (!x.again) {
@@ -298,12 +287,16 @@ int forward(Exchange& x, mcs_response& reply) noexcept {
       if (x.transaction == nullptr) r->headers_in = x.received;
       return result;
     }
-    outcome = ask_again(x, reply);
+    x.again = x.answered = x.dropping = false;
+    r->eos_sent = 0;
+    reply = mcs_response{};
+    CallGuard guard;
+    outcome = mcs_retry(x.transaction, &reply);
   }
   r->headers_in = x.received;
   switch (outcome) {
     case MCS_RESPONSE:
-      return result_of(r, send_reply(r, next, x.process, reply));
+      return send(x, next, reply);
     case MCS_FOLLOW:
       return follow(x, reply);
     default:

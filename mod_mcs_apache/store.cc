@@ -29,18 +29,15 @@ bool has_line(const apr_table_t* table, const char* name, const char* value) noe
 
 // The handler's fields as they stand in httpd: in two tables and some members.
 struct FieldList {
+  const request_rec* r;
   mcs_field* fields;
   size_t count = 0;
-  bool has_type = false;
-  bool has_encoding = false;
-  bool has_language = false;
-  bool has_length = false;
 
+  bool has(const char* name) const noexcept {
+    return apr_table_get(r->headers_out, name) != nullptr ||
+           apr_table_get(r->err_headers_out, name) != nullptr;
+  }
   void add(const char* name, const char* value) noexcept {
-    if (strcasecmp(name, "Content-Type") == 0) has_type = true;
-    if (strcasecmp(name, "Content-Encoding") == 0) has_encoding = true;
-    if (strcasecmp(name, "Content-Language") == 0) has_language = true;
-    if (strcasecmp(name, "Content-Length") == 0) has_length = true;
     fields[count++] = {{name, strlen(name)}, {value, strlen(value)}};
   }
   void add_table(const apr_table_t* table, const apr_table_t* own) noexcept {
@@ -55,23 +52,24 @@ struct FieldList {
 FieldList list_fields(const Exchange& x, apr_bucket_brigade* brigade) noexcept {
   request_rec* r = x.r;
   constexpr int kMembers = 4;
-  const int most = apr_table_elts(r->headers_out)->nelts +
-                   apr_table_elts(r->err_headers_out)->nelts + kMembers;
-  FieldList list{static_cast<mcs_field*>(
-      apr_palloc(r->pool, static_cast<apr_size_t>(most) * sizeof(mcs_field)))};
+  const int most =
+      apr_table_elts(r->headers_out)->nelts + apr_table_elts(r->err_headers_out)->nelts + kMembers;
+  FieldList list{r, static_cast<mcs_field*>(
+                        apr_palloc(r->pool, static_cast<apr_size_t>(most) * sizeof(mcs_field)))};
   list.add_table(r->headers_out, x.own_fields);
   list.add_table(r->err_headers_out, x.own_error_fields);
-  if (!list.has_type && r->content_type != nullptr) {
+  if (!list.has("Content-Type") && r->content_type != nullptr) {
     list.add("Content-Type", ap_make_content_type(r, r->content_type));
   }
-  if (!list.has_encoding && r->content_encoding != nullptr) {
+  if (!list.has("Content-Encoding") && r->content_encoding != nullptr) {
     list.add("Content-Encoding", r->content_encoding);
   }
-  if (!list.has_language && r->content_languages != nullptr && r->content_languages->nelts > 0) {
+  if (!list.has("Content-Language") && r->content_languages != nullptr &&
+      r->content_languages->nelts > 0) {
     list.add("Content-Language", apr_array_pstrcat(r->pool, r->content_languages, ','));
   }
   apr_off_t length = -1;
-  if (!list.has_length && !r->header_only && !AP_STATUS_IS_HEADER_ONLY(r->status) &&
+  if (!list.has("Content-Length") && !r->header_only && !AP_STATUS_IS_HEADER_ONLY(r->status) &&
       APR_BUCKET_IS_EOS(APR_BRIGADE_LAST(brigade)) &&
       apr_brigade_length(brigade, 0, &length) == APR_SUCCESS && length >= 0) {
     list.add("Content-Length", apr_off_t_toa(r->pool, length));
@@ -101,8 +99,7 @@ void take_head(Exchange& x, ap_filter_t* f, apr_bucket_brigade* brigade) noexcep
   mcs_verdict verdict;
   {
     CallGuard guard;
-    verdict =
-        mcs_origin_response(x.transaction, r->status, list.fields, list.count, &reply);
+    verdict = mcs_origin_response(x.transaction, r->status, list.fields, list.count, &reply);
   }
   switch (verdict) {
     case MCS_RETRY:
@@ -205,8 +202,6 @@ void take_piece(Exchange& x, apr_bucket* bucket, const char* data, apr_size_t si
   append_bucket(out, bucket);
 }
 
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wcast-qual"
 apr_status_t take_body(Exchange& x, ap_filter_t* f, apr_bucket_brigade* brigade) noexcept {
   conn_rec* c = f->r->connection;
   apr_bucket_brigade* out = apr_brigade_create(f->r->pool, c->bucket_alloc);
@@ -249,7 +244,6 @@ apr_status_t take_body(Exchange& x, ap_filter_t* f, apr_bucket_brigade* brigade)
   const apr_status_t last = hand_on(x, f, out);
   return status != APR_SUCCESS ? status : last;
 }
-#pragma GCC diagnostic pop
 
 apr_status_t store_filter(ap_filter_t* f, apr_bucket_brigade* brigade) noexcept {
   auto& x = *static_cast<Exchange*>(f->ctx);
@@ -271,9 +265,8 @@ apr_status_t store_filter(ap_filter_t* f, apr_bucket_brigade* brigade) noexcept 
 }  // namespace
 
 void register_store_filter() noexcept {
-  store_filter_handle =
-      ap_register_output_filter("MCS_STORE", store_filter, nullptr,
-                                static_cast<ap_filter_type>(AP_FTYPE_CONTENT_SET - 1));
+  store_filter_handle = ap_register_output_filter(
+      "MCS_STORE", store_filter, nullptr, static_cast<ap_filter_type>(AP_FTYPE_CONTENT_SET - 1));
 }
 
 void add_store_filter(Exchange& x) noexcept {

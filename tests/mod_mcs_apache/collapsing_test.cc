@@ -270,17 +270,26 @@ TEST_F(CollapsingTest, AClientThatLeavesDoesNotEndTheFill) {
 TEST_F(CollapsingTest, ASlowClientDoesNotHoldUpTheOthers) {
   options().mcs->size = "256m";
   const std::string body = bytes_of_size(14 << 20);
-  origin_.on("/a", [&](OriginExchange& exchange) {
-    exchange.wait(gate_);
-    exchange.answer(fresh(body));
-  });
+  constexpr size_t kFirst = 10 << 20;  // more than sockets buffer
+  origin_.on("/a", in_two_parts(fresh(body), gate_, end_, kFirst));
   start();
   RawConnection filler = ask("/a");
   ASSERT_TRUE(origin_.wait_for_requests("/a", 1));
-  auto follower = get_elsewhere("/a");
+  RawConnection follower = ask("/a");
   wait_for_busy(2);
   gate_.open();
-  EXPECT_TRUE(follower.get().body == body);
+  std::string received;
+  const auto read_up_to = [&](size_t size) {
+    while (received.size() < size) {
+      const auto more = follower.read_some();
+      ASSERT_TRUE(more && !more->empty()) << received.size();
+      received += *more;
+    }
+  };
+  read_up_to(kFirst);
+  end_.open();
+  read_up_to(received.find("\r\n\r\n") + 4 + body.size());
+  EXPECT_TRUE(received.ends_with(body));
   const auto slow = filler.read_response();
   ASSERT_TRUE(slow);
   EXPECT_TRUE(slow->body == body);
@@ -418,8 +427,8 @@ TEST_F(RefreshTest, EachKindOfConnection) {
     bool tls;
     bool http2;
   };
-  for (const Kind& kind : {Kind{"/plain", false, false}, Kind{"/https", true, false},
-                           Kind{"/https2", true, true}}) {
+  for (const Kind& kind :
+       {Kind{"/plain", false, false}, Kind{"/https", true, false}, Kind{"/https2", true, true}}) {
     serve_stale(kind.path);
     expect_refreshed_behind(
         [&] {
@@ -452,7 +461,8 @@ TEST_F(RefreshTest, AChildThatEndsFinishesIt) {
   ASSERT_TRUE(origin_.wait_for_requests("/a", 2));
   ASSERT_TRUE(server_.reload());
   gate_.open();
-  const HttpResponse response = get_until(server_, "/a?x", [](const HttpResponse&) { return true; });
+  const HttpResponse response =
+      get_until(server_, "/a?x", [](const HttpResponse&) { return true; });
   EXPECT_TRUE(wait_until([&] { return get("/a", {"X-Who: me"}).body == "2me"; }, 10s));
   EXPECT_EQ(origin_.count("/a"), 2u + 1u) << response.status;
 }

@@ -125,8 +125,8 @@ TEST_F(HttpdConfigTest, RulesOfTheCoreAreDirectives) {
 std::string example(const std::string& name,
                     std::vector<std::pair<std::string, std::string>> changes) {
   const std::filesystem::path examples = getenv("MCS_CONF_DIR");
-  std::string text = read_file(examples / "mcs.conf").value_or("") +
-                     read_file(examples / name).value_or("");
+  std::string text =
+      read_file(examples / "mcs.conf").value_or("") + read_file(examples / name).value_or("");
   for (const auto& [from, to] : changes) {
     EXPECT_NE(text.find(from), std::string::npos) << from;
     for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) {

@@ -29,8 +29,7 @@ class HandlersTest : public HttpdTest {
     chmod(path.c_str(), 0755);
   }
   size_t runs(const std::string& name) const {
-    const std::string text =
-        read_file(domain_directory() / (name + ".runs")).value_or("");
+    const std::string text = read_file(domain_directory() / (name + ".runs")).value_or("");
     return static_cast<size_t>(std::count(text.begin(), text.end(), '\n'));
   }
   void start() {
@@ -66,8 +65,8 @@ TEST_F(HandlersTest, OutputIsPassedOnAsItComes) {
   const std::string go = (domain_directory() / "go").string();
   ASSERT_EQ(mkfifo(go.c_str(), 0666), 0);
   chmod(go.c_str(), 0666);
-  script("slow.cgi", "echo 'Cache-Control: max-age=600'\necho\necho first\nread x < " + go +
-                         "\necho last\n");
+  script("slow.cgi",
+         "echo 'Cache-Control: max-age=600'\necho\necho first\nread x < " + go + "\necho last\n");
   start();
   auto connection = RawConnection::open(server_.port());
   ASSERT_TRUE(connection->send("GET /slow.cgi HTTP/1.1\r\nHost: localhost\r\n\r\n"));
@@ -94,17 +93,16 @@ TEST_F(HandlersTest, RedirectsWithinTheServer) {
   script("moved.cgi", "echo 'Location: /page.cgi?from=moved'\necho\n");
   options().server_extra =
       "RewriteEngine On\nRewriteRule ^/nice/(.*)$ /page.cgi?$1 [PT]\n"
-      "<Directory " + root().string() + ">\n  DirectoryIndex index.html page.cgi\n</Directory>\n";
+      "<Directory " +
+      root().string() + ">\n  DirectoryIndex index.html page.cgi\n</Directory>\n";
   write("sub/note.txt", "x");
-  script("sub/page.cgi",
-         "echo 'Cache-Control: max-age=600'\necho\necho \"sub $REQUEST_URI\"\n");
+  script("sub/page.cgi", "echo 'Cache-Control: max-age=600'\necho\necho \"sub $REQUEST_URI\"\n");
   std::filesystem::create_directories(domain_directory() / "sub");
   chmod((domain_directory() / "sub").c_str(), 0777);
   start();
-  for (const auto& [path, body] :
-       {std::pair<std::string, std::string>{"/nice/a", "page /nice/a\n"},
-        {"/moved.cgi", "page /moved.cgi\n"},
-        {"/sub/", "sub /sub/\n"}}) {
+  for (const auto& [path, body] : {std::pair<std::string, std::string>{"/nice/a", "page /nice/a\n"},
+                                   {"/moved.cgi", "page /moved.cgi\n"},
+                                   {"/sub/", "sub /sub/\n"}}) {
     for (int i = 0; i < 3; ++i) {
       const HttpResponse response = get(path);
       EXPECT_EQ(response.status, 200) << path;
@@ -120,7 +118,8 @@ TEST_F(HandlersTest, PagesAboutErrors) {
   script("error.cgi",
          "echo 'Cache-Control: max-age=600'\necho 'Content-Type: text/plain'\necho\n"
          "echo \"sorry $REDIRECT_STATUS\"\n");
-  script("gone.cgi", "echo 'Status: 410 Gone'\necho 'Cache-Control: max-age=600'\necho\necho gone\n");
+  script("gone.cgi",
+         "echo 'Status: 410 Gone'\necho 'Cache-Control: max-age=600'\necho\necho gone\n");
   options().server_extra = "ErrorDocument 404 /error.cgi\n";
   start();
   for (int i = 0; i < 3; ++i) {
@@ -137,10 +136,10 @@ TEST_F(HandlersTest, PagesAboutErrors) {
 }
 
 TEST_F(HandlersTest, StaleWhenAProgramFails) {
-  script("a.cgi",
-         "if [ -e " + (domain_directory() / "broken").string() + " ]; then exit 1; fi\n"
-         "echo 'Cache-Control: max-age=0, stale-if-error=600'\n"
-         "echo 'Last-Modified: Sat, 01 Jan 2022 00:00:00 GMT'\necho\necho good\n");
+  script("a.cgi", "if [ -e " + (domain_directory() / "broken").string() +
+                      " ]; then exit 1; fi\n"
+                      "echo 'Cache-Control: max-age=0, stale-if-error=600'\n"
+                      "echo 'Last-Modified: Sat, 01 Jan 2022 00:00:00 GMT'\necho\necho good\n");
   options().mcs->cache_directives = {{"cache_stale_on_error", "On"}};
   expected_trouble_ = "End of script output";
   start();

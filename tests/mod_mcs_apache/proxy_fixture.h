@@ -20,10 +20,9 @@ class ProxyTest : public HttpdTest {
 
   // The proxied paths are all but /local/, with these further directives.
   void start(const std::string& rules = "", const std::string& extra = "") {
-    options().server_extra +=
-        "ProxyPass /local/ !\nProxyPass / " + origin_.url("/") +
-        "\n<Location \"/\">\n  McsCache On\n  McsCacheStatusHeader On\n" + rules +
-        "</Location>\n" + extra;
+    options().server_extra += "ProxyPass /local/ !\nProxyPass / " + origin_.url("/") +
+                              "\n<Location \"/\">\n  McsCache On\n  McsCacheStatusHeader On\n" +
+                              rules + "</Location>\n" + extra;
     HttpdTest::start();
   }
 
