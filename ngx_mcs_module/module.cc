@@ -89,14 +89,10 @@ char* set_domain(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept {
   }
   // A start goes on without a cache that cannot be used; only `nginx -t` is there to complain.
   if (ngx_test_config) {
-    switch (mcs_domain_check(&domain, error, sizeof(error))) {
-      case MCS_OK:
-        break;
-      case MCS_WARNING:
-        ngx_conf_log_error(NGX_LOG_WARN, cf, 0, "\"mcs_domain\": %s", error);
-        break;
-      case MCS_ERROR:
-        return config_error(cf, cmd->name, error);
+    const mcs_status usable = mcs_domain_check(&domain, error, sizeof(error));
+    if (usable == MCS_ERROR) return config_error(cf, cmd->name, error);
+    if (usable == MCS_WARNING) {
+      ngx_conf_log_error(NGX_LOG_WARN, cf, 0, "\"mcs_domain\": %s", error);
     }
   }
   return NGX_CONF_OK;
@@ -180,6 +176,14 @@ ngx_str_t derived_key_base(ngx_conf_t* cf, const ngx_str_t& name, const ngx_str_
   return base;
 }
 
+char* mixes(ngx_conf_t* cf, const LocationConf* conf, const char* what) noexcept {
+  ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                     "\"mcs_cache_key_base %V\" in http{} would mix the %s of several server{} "
+                     "blocks: name a key base in each server{} instead",
+                     &conf->key_base, what);
+  return static_cast<char*>(NGX_CONF_ERROR);
+}
+
 char* set_full_key_base(ngx_conf_t* cf, MainConf* main, LocationConf* conf,
                         bool variable_root) noexcept {
   if (conf->key_base.len == 0) {
@@ -187,14 +191,9 @@ char* set_full_key_base(ngx_conf_t* cf, MainConf* main, LocationConf* conf,
   } else if (variable_root || !equal(conf->root, conf->key_base_root)) {
     conf->full_key_base = derived_key_base(cf, conf->key_base, conf->root);
   } else {
-    if (conf->key_base_in_http && main->shared_root.data == nullptr) {
-      main->shared_root = conf->root;
-    } else if (conf->key_base_in_http && !equal(main->shared_root, conf->root)) {
-      ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                         "\"mcs_cache_key_base %V\" in http{} would mix the files of \"%V\" and "
-                         "\"%V\": name a key base in each server{} instead",
-                         &conf->key_base, &main->shared_root, &conf->root);
-      return static_cast<char*>(NGX_CONF_ERROR);
+    if (conf->key_base_in_http && main->shared_root.data == nullptr) main->shared_root = conf->root;
+    if (conf->key_base_in_http && !equal(main->shared_root, conf->root)) {
+      return mixes(cf, conf, "files");
     }
     conf->full_key_base = conf->key_base;
   }
@@ -217,14 +216,7 @@ char* check_proxied_key_base(ngx_conf_t* cf, MainConf* main, const LocationConf*
   const void* server = ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module);
   if (!conf->key_base_in_http) return NGX_CONF_OK;
   if (main->shared_server == nullptr) main->shared_server = server;
-  if (main->shared_server != server) {
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "\"mcs_cache_key_base %V\" in http{} would mix the responses of several "
-                       "server{} blocks: name a key base in each of them instead",
-                       &conf->key_base);
-    return static_cast<char*>(NGX_CONF_ERROR);
-  }
-  return NGX_CONF_OK;
+  return main->shared_server == server ? NGX_CONF_OK : mixes(cf, conf, "responses");
 }
 
 // The core's own locations are merged before those of a dynamic module, so roots are known here.

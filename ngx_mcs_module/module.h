@@ -109,6 +109,8 @@ ngx_int_t add_handler(ngx_conf_t* cf, ngx_http_phases phase, ngx_http_handler_pt
 
 // static.cc: local files.
 ngx_int_t add_static_handler(ngx_conf_t* cf) noexcept;
+// A PURGE: if `response` allows it, what it says is replaced.
+ngx_int_t purge_file(ngx_http_request_t* r, mcs_response* response) noexcept;
 
 // proxied.cc: what content handlers (proxy_pass, ...) answer.
 ngx_int_t add_proxied_handler(ngx_conf_t* cf) noexcept;
@@ -167,6 +169,7 @@ ngx_int_t send_following(ngx_http_request_t* r, RequestContext* context,
                          mcs_transaction* transaction) noexcept;
 
 // variables.cc
+void set_value(ngx_http_variable_value_t* value, const ngx_str_t& text) noexcept;
 ngx_int_t add_variables(ngx_conf_t* cf) noexcept;
 
 }  // namespace mcs::nginx

@@ -149,6 +149,9 @@ ngx_int_t read_request(ngx_http_request_t* r, Exchange* x) noexcept {
   return NGX_OK;
 }
 
+// A PURGE of a local file has no handler of its own.
+ngx_int_t decline(ngx_http_request_t* /*r*/) noexcept { return NGX_DECLINED; }
+
 // The core's answer is no longer wanted: the request goes to the origin by itself.
 ngx_int_t serve_without_cache(ngx_http_request_t* r, Exchange* x) noexcept {
   end_transaction(x);
@@ -235,24 +238,20 @@ ngx_int_t act(ngx_http_request_t* r, Exchange* x, mcs_outcome outcome,
   context->status = response->cache_status;
   context->age = response->age;
   if (outcome == MCS_RESPONSE || outcome == MCS_DECLINED) end_transaction(x);
-  switch (outcome) {
-    case MCS_RESPONSE:
-      if (response->refresh) start_refresh(r, as_str(x->request.target));
-      return send_response(r, x, response);
-    case MCS_WAIT:
-      if (begin_waiting(context, response->wait_ms, resume) != NGX_OK) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-      }
-      r->write_event_handler = ngx_http_request_empty_handler;
-      r->main->count++;
-      return NGX_DONE;
-    case MCS_FOLLOW:
-      return follow(r, x, *response);
-    case MCS_FORWARD:
-      return forward(r, x, *response);
-    default:
-      return x->refresh != nullptr ? NGX_HTTP_CLOSE : x->handler(r);
+  if (outcome == MCS_RESPONSE) {
+    if (x->handler == decline && purge_file(r, response) != NGX_OK) return NGX_ERROR;
+    if (response->refresh) start_refresh(r, as_str(x->request.target));
+    return send_response(r, x, response);
   }
+  if (outcome == MCS_WAIT) {
+    if (begin_waiting(context, response->wait_ms, resume) != NGX_OK) return NGX_ERROR;
+    r->write_event_handler = ngx_http_request_empty_handler;
+    r->main->count++;
+    return NGX_DONE;
+  }
+  if (outcome == MCS_FOLLOW) return follow(r, x, *response);
+  if (outcome == MCS_FORWARD && x->handler != decline) return forward(r, x, *response);
+  return x->refresh != nullptr ? NGX_HTTP_CLOSE : serve_without_cache(r, x);
 }
 
 ngx_int_t proxied_handler(ngx_http_request_t* r) noexcept {
@@ -266,8 +265,11 @@ ngx_int_t proxied_handler(ngx_http_request_t* r) noexcept {
 // Takes the place of the location's handler once access was granted.
 ngx_int_t wrap_handler(ngx_http_request_t* r) noexcept {
   // Requests that want no body are made by others' modules to ask for something (auth_request).
-  if (r->content_handler == nullptr || r->content_handler == proxied_handler ||
-      !location_conf(r)->enabled || joined_process == nullptr || r->post_action ||
+  const LocationConf* conf = location_conf(r);
+  const bool purges_file = r->content_handler == nullptr && conf->file_policy != nullptr &&
+                           same_name(r->method_name, text("PURGE"));
+  if ((r->content_handler == nullptr && !purges_file) || r->content_handler == proxied_handler ||
+      !conf->enabled || joined_process == nullptr || r->post_action ||
       (r != r->main && r->header_only)) {
     return NGX_DECLINED;
   }
@@ -278,7 +280,7 @@ ngx_int_t wrap_handler(ngx_http_request_t* r) noexcept {
   auto* x = static_cast<Exchange*>(cleanup->data);
   ngx_memzero(x, sizeof(Exchange));
   x->context = context;
-  x->handler = r->content_handler;
+  x->handler = purges_file ? decline : r->content_handler;
   x->refresh = refresh_of(r->connection);
   cleanup->handler = end_exchange;
   context->exchange = x;
@@ -436,30 +438,22 @@ ngx_int_t on_response(ngx_http_request_t* r, Exchange* x) noexcept {
 
 ngx_int_t header_filter(ngx_http_request_t* r) noexcept {
   Exchange* x = exchange_of(r);
-  if (x == nullptr) return next_header_filter(r);
-  switch (x->stage) {
-    case Stage::kForwarded: {
-      r->error_page = x->error_page;
-      restore_request(r, &x->edits);
-      if (r->headers_out.status == NGX_HTTP_SWITCHING_PROTOCOLS) {
-        end_transaction(x);
-        x->stage = Stage::kIdle;
-        return next_header_filter(r);
-      }
-      // An upstream that is finalized before it sent a header has none to send.
-      x->upstream = r->upstream != x->old_upstream ? r->upstream : nullptr;
-      const bool own =
-          x->upstream != nullptr ? x->upstream->cleanup == nullptr : r->err_status != x->err_status;
-      if (own) return on_failure(r, x);
-      return r->http_version == x->http_version ? on_response(r, x) : on_nonsense(r, x);
-    }
-    case Stage::kReplaced:
-      return send_reply_header(r, x);
-    case Stage::kRetry:
-      return NGX_OK;
-    default:
-      return next_header_filter(r);
+  if (x != nullptr && x->stage == Stage::kReplaced) return send_reply_header(r, x);
+  if (x != nullptr && x->stage == Stage::kRetry) return NGX_OK;
+  if (x == nullptr || x->stage != Stage::kForwarded) return next_header_filter(r);
+  r->error_page = x->error_page;
+  restore_request(r, &x->edits);
+  if (r->headers_out.status == NGX_HTTP_SWITCHING_PROTOCOLS) {
+    end_transaction(x);
+    x->stage = Stage::kIdle;
+    return next_header_filter(r);
   }
+  // An upstream that is finalized before it sent a header has none to send.
+  x->upstream = r->upstream != x->old_upstream ? r->upstream : nullptr;
+  const bool own =
+      x->upstream != nullptr ? x->upstream->cleanup == nullptr : r->err_status != x->err_status;
+  if (own) return on_failure(r, x);
+  return r->http_version == x->http_version ? on_response(r, x) : on_nonsense(r, x);
 }
 
 // The core's part of one buffer. False: its file cannot be read.
@@ -553,26 +547,17 @@ ngx_int_t on_body(ngx_http_request_t* r, Exchange* x, ngx_chain_t* in) noexcept 
 
 ngx_int_t body_filter(ngx_http_request_t* r, ngx_chain_t* in) noexcept {
   Exchange* x = exchange_of(r);
-  if (x == nullptr) return next_body_filter(r, in);
-  switch (x->stage) {
-    case Stage::kBody:
-      return on_body(r, x, in);
-    case Stage::kReply:
-      x->stage = Stage::kIdle;
-      return send_body(r, x->context, r->uri, x->reply);
-    case Stage::kRetry: {
-      ngx_http_clean_header(r);
-      r->err_status = 0;
-      mcs_response response;
-      const mcs_outcome outcome = mcs_retry(x->transaction, &response);
-      return act(r, x, outcome, &response);
-    }
-    case Stage::kRefused:
-      x->stage = Stage::kIdle;
-      return ngx_http_special_response_handler(r, x->refused);
-    default:
-      return next_body_filter(r, in);
-  }
+  const Stage stage = x == nullptr ? Stage::kIdle : x->stage;
+  if (stage == Stage::kBody) return on_body(r, x, in);
+  if (stage < Stage::kReply) return next_body_filter(r, in);
+  x->stage = Stage::kIdle;
+  if (stage == Stage::kReply) return send_body(r, x->context, r->uri, x->reply);
+  if (stage == Stage::kRefused) return ngx_http_special_response_handler(r, x->refused);
+  ngx_http_clean_header(r);
+  r->err_status = 0;
+  mcs_response response;
+  const mcs_outcome outcome = mcs_retry(x->transaction, &response);
+  return act(r, x, outcome, &response);
 }
 
 }  // namespace

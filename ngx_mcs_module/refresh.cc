@@ -101,23 +101,14 @@ void accept_plain(ngx_connection_t* c, ngx_http_addr_conf_t* address) noexcept {
   *address = kept;
 }
 
-void set_variable(ngx_http_request_t* r, ngx_int_t index, const ngx_str_t& value) noexcept {
-  ngx_http_variable_value_t& variable = r->variables[index];
-  variable.data = value.data;
-  variable.len = static_cast<unsigned>(value.len) & 0x0fffffff;
-  variable.valid = 1;
-  variable.no_cacheable = 0;
-  variable.not_found = 0;
-}
-
 // A refresh is nobody's visit, and its origin must not notice that its TLS was left out.
 ngx_int_t on_request(ngx_http_request_t* r) noexcept {
   const Refresh* refresh = refresh_of(r->connection);
   if (refresh != nullptr) {
     r->logged = 1;
     if (refresh->tls) {
-      set_variable(r, scheme_variable, text("https"));
-      set_variable(r, https_variable, text("on"));
+      set_value(&r->variables[scheme_variable], text("https"));
+      set_value(&r->variables[https_variable], text("on"));
     }
   }
   return NGX_DECLINED;

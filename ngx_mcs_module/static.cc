@@ -67,9 +67,21 @@ void resume(ngx_http_request_t* r, RequestContext* context, bool timed_out) noex
   ngx_http_core_run_phases(r);
 }
 
+// The file and, in the context, its key. NGX_DECLINED: there can be none.
+ngx_int_t find_file(ngx_http_request_t* r, RequestContext* context, ngx_str_t* path) noexcept {
+  const auto* core =
+      static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
+  size_t root_size;
+  const u_char* end = ngx_http_map_uri_to_path(r, path, &root_size, 0);
+  if (end == nullptr) return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  path->len = static_cast<size_t>(end - path->data);
+  context->key_path = key_path(core, *path, root_size);
+  return context->key_path.size == 0 ? NGX_DECLINED : NGX_OK;
+}
+
 ngx_int_t static_handler(ngx_http_request_t* r) noexcept {
   const LocationConf* conf = location_conf(r);
-  auto* core =
+  const auto* core =
       static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
   if (conf->file_policy == nullptr || joined_process == nullptr ||
       !(r->method & (NGX_HTTP_GET | NGX_HTTP_HEAD)) || r->uri.data[r->uri.len - 1] == '/' ||
@@ -81,12 +93,8 @@ ngx_int_t static_handler(ngx_http_request_t* r) noexcept {
   if (context == nullptr) return NGX_HTTP_INTERNAL_SERVER_ERROR;
 
   ngx_str_t path;
-  size_t root_size;
-  const u_char* end = ngx_http_map_uri_to_path(r, &path, &root_size, 0);
-  if (end == nullptr) return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  path.len = static_cast<size_t>(end - path.data);
-  context->key_path = key_path(core, path, root_size);
-  if (context->key_path.size == 0) return NGX_DECLINED;
+  const ngx_int_t found = find_file(r, context, &path);
+  if (found != NGX_OK) return found;
 
   mcs_static_request request = {};
   request.policy = conf->file_policy;
@@ -113,6 +121,32 @@ ngx_int_t static_handler(ngx_http_request_t* r) noexcept {
 }
 
 }  // namespace
+
+ngx_int_t purge_file(ngx_http_request_t* r, mcs_response* response) noexcept {
+  RequestContext* context = request_context(r);
+  ngx_str_t path;
+  const ngx_int_t found = find_file(r, context, &path);
+  if (found == NGX_DECLINED || response->status != NGX_HTTP_OK) return NGX_OK;
+  mcs_purge_request purge = {};
+  purge.kind = MCS_PURGE_KEY;
+  purge.local_files = 1;
+  purge.policy = location_conf(r)->file_policy;
+  purge.pattern = context->key_path;
+  uint64_t purged = 0;
+  char error[NGX_MAX_CONF_ERRSTR] = "";
+  if (mcs_purge(joined_process, &purge, &purged, error, sizeof(error)) == MCS_ERROR) {
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "mcs: PURGE of \"%V\": %s", &path, error);
+  }
+  auto* body = static_cast<iovec*>(ngx_palloc(r->pool, sizeof(iovec) + NGX_INT64_LEN + 16));
+  if (found != NGX_OK || body == nullptr) return NGX_ERROR;
+  body->iov_base = body + 1;
+  const u_char* end = ngx_sprintf(static_cast<u_char*>(body->iov_base), "purged %uL\n", purged);
+  body->iov_len = static_cast<size_t>(end - static_cast<u_char*>(body->iov_base));
+  response->body = body;
+  response->body_count = 1;
+  response->body_length = body->iov_len;
+  return NGX_OK;
+}
 
 RequestContext* make_context(ngx_http_request_t* r) noexcept {
   RequestContext* context = request_context(r);

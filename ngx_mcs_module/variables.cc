@@ -4,14 +4,6 @@
 namespace mcs::nginx {
 namespace {
 
-void set_value(ngx_http_variable_value_t* value, const u_char* data, size_t size) noexcept {
-  value->data = const_cast<u_char*>(data);
-  value->len = static_cast<unsigned>(size) & 0x0fffffff;
-  value->valid = 1;
-  value->no_cacheable = 0;
-  value->not_found = 0;
-}
-
 ngx_int_t set_nothing(ngx_http_variable_value_t* value) noexcept {
   value->not_found = 1;
   return NGX_OK;
@@ -22,7 +14,7 @@ ngx_int_t get_status(ngx_http_request_t* r, ngx_http_variable_value_t* value,
   const RequestContext* context = request_context(r);
   if (context == nullptr || context->status == MCS_CACHE_NONE) return set_nothing(value);
   const char* name = mcs_cache_status_name(context->status);
-  set_value(value, reinterpret_cast<const u_char*>(name), ngx_strlen(name));
+  set_value(value, as_str(mcs_str{name, ngx_strlen(name)}));
   return NGX_OK;
 }
 
@@ -33,7 +25,7 @@ ngx_int_t get_age(ngx_http_request_t* r, ngx_http_variable_value_t* value,
   auto* digits = static_cast<u_char*>(ngx_pnalloc(r->pool, NGX_INT64_LEN));
   if (digits == nullptr) return NGX_ERROR;
   const u_char* end = ngx_sprintf(digits, "%L", context->age);
-  set_value(value, digits, static_cast<size_t>(end - digits));
+  set_value(value, {static_cast<size_t>(end - digits), digits});
   return NGX_OK;
 }
 
@@ -53,7 +45,7 @@ ngx_int_t get_key(ngx_http_request_t* r, ngx_http_variable_value_t* value,
   } else {
     ngx_memcpy(ngx_cpymem(key, base.data, base.len), path.data, path.size);
   }
-  set_value(value, key, size);
+  set_value(value, {size, key});
   return NGX_OK;
 }
 
@@ -64,6 +56,14 @@ ngx_http_variable_t variables[] = {
     {text("mcs_cache_key"), nullptr, get_key, 0, NGX_HTTP_VAR_NOCACHEABLE, 0}};
 
 }  // namespace
+
+void set_value(ngx_http_variable_value_t* value, const ngx_str_t& text) noexcept {
+  value->data = text.data;
+  value->len = static_cast<unsigned>(text.len) & 0x0fffffff;
+  value->valid = 1;
+  value->no_cacheable = 0;
+  value->not_found = 0;
+}
 
 ngx_int_t add_variables(ngx_conf_t* cf) noexcept {
   for (ngx_http_variable_t& known : variables) {

@@ -90,22 +90,16 @@ ngx_int_t prepare_domain(ngx_cycle_t* cycle) noexcept {
     conf->domain.owner = core->username;
     const group* workers = conf->domain.group == nullptr ? getgrgid(core->group) : nullptr;
     if (workers != nullptr) {
-      const size_t size = ngx_strlen(workers->gr_name) + 1;
-      auto* name = static_cast<char*>(ngx_pnalloc(cycle->pool, size));
-      if (name != nullptr) ngx_memcpy(name, workers->gr_name, size);
-      conf->domain.group = name;
+      ngx_str_t name = {ngx_strlen(workers->gr_name) + 1,
+                        reinterpret_cast<u_char*>(workers->gr_name)};
+      conf->domain.group = reinterpret_cast<char*>(ngx_pstrdup(cycle->pool, &name));
     }
   }
   char error[kErrorSize];
-  switch (mcs_domain_prepare(&conf->domain, error, sizeof(error))) {
-    case MCS_OK:
-      break;
-    case MCS_WARNING:
-      ngx_log_error(NGX_LOG_WARN, cycle->log, 0, "mcs: %s", error);
-      break;
-    case MCS_ERROR:
-      ngx_log_error(NGX_LOG_ERR, cycle->log, 0, "mcs: serving without the cache: %s", error);
-      break;
+  const mcs_status prepared = mcs_domain_prepare(&conf->domain, error, sizeof(error));
+  if (prepared == MCS_WARNING) ngx_log_error(NGX_LOG_WARN, cycle->log, 0, "mcs: %s", error);
+  if (prepared == MCS_ERROR) {
+    ngx_log_error(NGX_LOG_ERR, cycle->log, 0, "mcs: serving without the cache: %s", error);
   }
   return NGX_OK;
 }

@@ -398,5 +398,28 @@ TEST_F(NginxServingTest, ManyClientsAskAtOnceForWhatIsNotThereYet) {
   EXPECT_EQ(right, kClients);
 }
 
+TEST_F(NginxServingTest, PurgeOfAFile) {
+  options().mcs->cache_directives = {{"cache_purge", "on"}};
+  options().server_extra = "location /closed/ { alias " + root().string() +
+                           "/; mcs_cache on; mcs_cache_purge 192.0.2.1; }\n"
+                           "location /other/ { alias " +
+                           root().string() + "/; mcs_cache on; }\n";
+  start();
+  get_hit("/a.txt");
+  const auto purge = [this](const std::string& path) {
+    HttpRequest request;
+    request.method = "PURGE";
+    request.url = server_.url(path);
+    return send(request);
+  };
+  const HttpResponse purged = purge("/a.txt");
+  EXPECT_EQ(purged.status, 200);
+  EXPECT_EQ(purged.body, "purged 1\n");
+  EXPECT_EQ(get("/a.txt").cache_status(), "MISS");
+  EXPECT_EQ(purge("/nothing.txt").body, "purged 0\n");
+  EXPECT_EQ(purge("/closed/a.txt").status, 403);
+  EXPECT_EQ(purge("/other/a.txt").status, 405);
+}
+
 }  // namespace
 }  // namespace mcs::loadtest
