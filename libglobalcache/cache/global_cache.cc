@@ -426,17 +426,18 @@ bool GlobalCache::retire_as_orphan(Link link, Descriptor& d) {
   if (EntryWord::state(word) != EntryState::kSealed || EntryWord::version(word) != link.version()) {
     return false;
   }
-  memory_.state(link.segment()).orphans.fetch_add(1, kRelease);
-  while (EntryWord::state(word) == EntryState::kSealed &&
+  const std::lock_guard lock(orphan_mutex_);
+  area_.orphaning.store(link.value, kRelease);
+  bool retired = false;
+  while (!retired && EntryWord::state(word) == EntryState::kSealed &&
          EntryWord::version(word) == link.version()) {
-    if (d.state.compare_exchange_weak(word,
-                                      EntryWord::make(link.version(), EntryState::kRetired, 0),
-                                      std::memory_order_seq_cst)) {
-      unlink(link, d);
-      return true;
-    }
+    retired = d.state.compare_exchange_weak(
+        word, EntryWord::make(link.version(), EntryState::kRetired, 0), std::memory_order_seq_cst);
   }
-  return false;
+  if (retired) count_orphan(link);
+  area_.orphaning.store(0, kRelease);
+  if (retired) unlink(link, d);
+  return retired;
 }
 
 bool GlobalCache::set_flag(Link link, std::uint64_t flag) {
@@ -454,7 +455,6 @@ bool GlobalCache::set_flag(Link link, std::uint64_t flag) {
 void GlobalCache::retire_filling(Link link, Descriptor& d, std::uint64_t owner_plus_one) {
   const int place = claim_limbo(link);
   const std::uint32_t new_owner = place >= 0 ? instance_.slot_number() + 1 : 0;
-  if (place < 0) memory_.state(link.segment()).orphans.fetch_add(1, kRelease);
   std::uint64_t word = d.state.load(kAcquire);
   while (EntryWord::state(word) == EntryState::kFilling &&
          EntryWord::version(word) == link.version() &&
@@ -462,6 +462,7 @@ void GlobalCache::retire_filling(Link link, Descriptor& d, std::uint64_t owner_p
     if (d.state.compare_exchange_weak(
             word, EntryWord::make(link.version(), EntryState::kRetired, new_owner),
             std::memory_order_seq_cst)) {
+      if (place < 0) count_orphan(link);
       unlink(link, d);
       wake_waiters(d.progress.load(kAcquire));
       keep_limbo(place);

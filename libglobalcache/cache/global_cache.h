@@ -314,6 +314,9 @@ class GlobalCache final : public runtime::RecoverySteps {
   void keep_limbo(int place);
   bool retire_as(Link link, Descriptor& d, std::uint64_t expected);
   bool retire_as_orphan(Link link, Descriptor& d);
+  /// Counted only when the entry is retired: an adopter that looks before forgets the count. Until
+  /// then a record of this instance names the entry, so that its recoverer counts it.
+  void count_orphan(Link link) { memory_.state(link.segment()).orphans.fetch_add(1); }
   void wake_waiters(std::uint64_t progress);
   void report_filler(Link filling, std::uint64_t word);
   enum class KeyRead { kRead, kGone, kDamaged };
@@ -342,6 +345,7 @@ class GlobalCache final : public runtime::RecoverySteps {
   BitPool<kLimbo> limbo_used_;
   BitPool<kLimbo> limbo_ready_;  // of those in use: entries that are ours, for reclaim() to free
   std::mutex reclaim_mutex_;
+  std::mutex orphan_mutex_;  // area_.orphaning is one word
 };
 
 }  // namespace mcs::cache

@@ -196,7 +196,8 @@ inline constexpr std::uint32_t kLimbo = 192;
 struct CacheArea {
   Word ledger_high;  // ledger words from here on were never used
   Word waiting;      // how many requests of this instance wait for fills
-  std::uint64_t unused[6];
+  Word orphaning;    // Link of an entry that is being retired without an owner
+  std::uint64_t unused[5];
   std::array<Word, kFills> fills;  // Link of a descriptor that is being, or was about to be, filled
   std::array<Word, kLimbo> limbo;  // Link of a descriptor that is, or was about to be, retired
 };

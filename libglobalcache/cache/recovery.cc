@@ -14,6 +14,10 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr auto kAcquire = std::memory_order_acquire;
 constexpr auto kRelease = std::memory_order_release;
 
+bool is_orphan(std::uint64_t word) {
+  return EntryWord::state(word) == EntryState::kRetired && EntryWord::owner_plus_one(word) == 0;
+}
+
 }  // namespace
 
 using runtime::DeadInstance;
@@ -58,11 +62,20 @@ bool GlobalCache::take_over(const DeadInstance& dead, RecoveryCounts& counts) {
             retire_duplicates(link, d->sealed[0].load(kAcquire), key);
           }
           wake_waiters(d->progress.load(kAcquire));
+        } else if (is_orphan(word)) {
+          count_orphan(link);
         }
       }
     }
     record.store(0, kRelease);
   }
+
+  const Link orphan{area.orphaning.load(kAcquire)};
+  if (const Descriptor* d = orphan.value == 0 ? nullptr : memory_.resolve(orphan); d != nullptr) {
+    const std::uint64_t word = d->state.load(kAcquire);
+    if (EntryWord::version(word) == orphan.version() && is_orphan(word)) count_orphan(orphan);
+  }
+  area.orphaning.store(0, kRelease);
 
   const bool inherited = dead.id.slot() == instance_.slot_number();
   for (Word& record : area.limbo) {
@@ -76,7 +89,6 @@ bool GlobalCache::take_over(const DeadInstance& dead, RecoveryCounts& counts) {
              EntryWord::owner_plus_one(word) == their_owner) {
         const int place = claim_limbo(link);
         const std::uint32_t new_owner = place >= 0 ? instance_.slot_number() + 1 : 0;
-        if (place < 0) memory_.state(link.segment()).orphans.fetch_add(1, kRelease);
         if (d->state.compare_exchange_strong(
                 word,
                 EntryWord::make(link.version(), EntryState::kRetired, new_owner,
@@ -88,6 +100,9 @@ bool GlobalCache::take_over(const DeadInstance& dead, RecoveryCounts& counts) {
         }
         drop_limbo(place);
       }
+      // It, or a recoverer of it, died before it could say so.
+      word = d->state.load(kAcquire);
+      if (EntryWord::version(word) == link.version() && is_orphan(word)) count_orphan(link);
     }
     record.store(0, kRelease);
   }
@@ -135,12 +150,13 @@ void GlobalCache::leave() {
           EntryWord::state(word) == EntryState::kRetired &&
           EntryWord::owner_plus_one(word) == instance_.slot_number() + 1) {
         // Somebody still reads it: whoever ticks next adopts it.
-        memory_.state(link.segment()).orphans.fetch_add(1, kRelease);
-        d->state.compare_exchange_strong(
-            word,
-            EntryWord::make(link.version(), EntryState::kRetired, 0, EntryWord::cursor(word),
-                            EntryWord::flags(word)),
-            std::memory_order_acq_rel);
+        if (d->state.compare_exchange_strong(
+                word,
+                EntryWord::make(link.version(), EntryState::kRetired, 0, EntryWord::cursor(word),
+                                EntryWord::flags(word)),
+                std::memory_order_acq_rel)) {
+          count_orphan(link);
+        }
       }
     }
     record.store(0, kRelease);
