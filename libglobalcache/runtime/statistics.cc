@@ -50,7 +50,9 @@ std::vector<GlobalStatistics::Row> GlobalStatistics::rows() const {
   for (std::uint32_t number = 0; number < instance_.slot_count(); ++number) {
     const std::uint64_t word = instance_.control(number).state.load(std::memory_order_acquire);
     const InstanceState state = StateWord::state(word);
-    if (state == InstanceState::kFree || state == InstanceState::kInvalid) continue;
+    if (state == InstanceState::kInvalid) continue;
+    // Also of a free slot: whoever left without getting the totals' lock left its cells to the next
+    // owner of the slot.
     if (instance_.control(number).folded.load(std::memory_order_acquire) ==
         StateWord::incarnation(word)) {
       continue;
