@@ -61,6 +61,18 @@ TEST_F(HandlersTest, ProgramsAreStoredIfTheySaySo) {
   EXPECT_EQ(runs("silent.cgi"), 2u);
 }
 
+// Age counts from the Date that was stored.
+TEST_F(HandlersTest, TheDateOfAHitIsThatOfTheResponse) {
+  const std::string date = "Sat, 01 Jan 2022 00:00:00 GMT";
+  script("a.cgi", "echo 'Cache-Control: max-age=999999999'\necho 'Date: " + date + "'\necho\n");
+  start();
+  get("/a.cgi");
+  const HttpResponse hit = get("/a.cgi");
+  EXPECT_EQ(hit.cache_status(), "HIT");
+  EXPECT_EQ(hit.header("Date"), date);
+  EXPECT_GT(std::stol("0" + hit.header("Age")), 100'000'000);
+}
+
 TEST_F(HandlersTest, OutputIsPassedOnAsItComes) {
   const std::string go = (domain_directory() / "go").string();
   ASSERT_EQ(mkfifo(go.c_str(), 0666), 0);
