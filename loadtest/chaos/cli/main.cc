@@ -26,6 +26,8 @@ constexpr Campaign kCampaigns[] = {
      "run two operations at once in all orders that matter, and kill one of them on the way"},
     {"instructions", "mcs-instructions", nullptr,
      "kill operations of the shipped code after any machine instruction"},
+    {"peers", "mcs-peers", nullptr,
+     "kill the worker that refreshes an entry, in stock nginx and in ours, side by side"},
 };
 
 void usage(std::FILE* to) {
