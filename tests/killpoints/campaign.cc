@@ -378,6 +378,7 @@ void Campaign::aftermath(Outcome& outcome, std::uint64_t second, bool eager) {
     });
   }
   const unsigned reader = survivors.size() > 1 ? survivors[1] : m;
+  world_.settle_component(reader);
   const std::uint64_t evictions = world_.eviction_steps();
   world_.as(m, [&] {
     for (const unsigned k : {kTarget, kFresh}) {

@@ -48,7 +48,11 @@ ExploreResult Explorer::run() {
         if (options_.only_first.empty() && options_.only_second.empty() && &b < &a) continue;
         if (a.victim == kJoiner || (b.victim == kJoiner && a.victim == b.victim)) continue;
         pairs.push_back({&start, &a, &b, false});
-        if (b.victim != kJoiner && a.name != "leave" && b.name != "leave") {
+        // A process leaves once, and joins a component once.
+        const bool once = a.name == "leave" || b.name == "leave" ||
+                          (a.name == "component make" && b.name == a.name) ||
+                          a.name == "component leave" || b.name == "component leave";
+        if (b.victim != kJoiner && !once) {
           pairs.push_back({&start, &a, &b, true});
         }
       }
@@ -202,6 +206,7 @@ void Explorer::conclude() {
     }
     for (unsigned k = 0; k < 30; ++k) w.get(kThirdSurvivor, k);
   });
+  w.settle_component(kThirdSurvivor);
   for (int round = 0; round < 2; ++round) {
     for (unsigned m = 0; m < kMembers; ++m) {
       if (w.member(m).alive) w.as(m, [&] { w.member(m).cache->tick(); });

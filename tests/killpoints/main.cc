@@ -75,6 +75,7 @@ int notice_bugs(World& world, const CampaignOptions& options) {
       {"an instance is folded and nobody says so", kSkip, WordKind::kFolded},
       {"pins are not written", kSkip, WordKind::kLedger},
       {"purges are not logged", kSkip, WordKind::kPurgeLog},
+      {"what a component's lock protects is not written", kSkip, WordKind::kComponents},
       {"a mutex is taken and never named", kSkip, WordKind::kMutexRecord},
       {"a descriptor's sealed fields come after the seal", kDelay, WordKind::kSealed},
   };

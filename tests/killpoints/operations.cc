@@ -236,6 +236,55 @@ void add_membership(std::vector<Operation>& all) {
                  }});
 }
 
+// The victim and two others are members of the component; one of them has begun a recovery event
+// that waits for the victim, if `event`.
+Prepare component(bool event) {
+  return [=](World& w, const StartState& s, unsigned m) {
+    if (s.name != "empty" && s.name != "dead recoverer" && s.name != "two nodes") return false;
+    bool ok = true;
+    for (const unsigned i : {m, kFirstSurvivor, kThirdSurvivor}) {
+      if (!joined(w, i)) return false;
+      w.as(i, [&] { ok = w.join_component(i) && ok; });
+    }
+    if (event) {
+      w.as(kFirstSurvivor, [&] {
+        w.state().components[kFirstSurvivor]->initiate("test");
+        w.state().components[kFirstSurvivor]->tick();
+      });
+      w.as(kThirdSurvivor, [&] { w.state().components[kThirdSurvivor]->tick(); });
+    }
+    return ok;
+  };
+}
+
+void add_component(std::vector<Operation>& all) {
+  all.push_back({"component make", kVictim,
+                 [](World& w, const StartState& s, unsigned m) {
+                   return joined(w, m) && (s.name == "empty" || s.name == "dead recoverer");
+                 },
+                 [](World& w, const StartState&, unsigned m) {
+                   if (!w.join_component(m) && !w.crowded) w.violate("cannot make the component");
+                 }});
+  all.push_back({"component lock", kVictim, component(false),
+                 [](World& w, const StartState&, unsigned m) {
+                   if (!w.work_in_component(m) && !w.crowded) w.violate("cannot work in the component");
+                 }});
+  all.push_back({"component event", kVictim, component(false),
+                 [](World& w, const StartState&, unsigned m) {
+                   w.state().components[m]->initiate("test");
+                   w.state().components[m]->tick();
+                 }});
+  all.push_back({"component resume", kVictim, component(true),
+                 [](World& w, const StartState&, unsigned m) {
+                   for (int i = 0; i < 3; ++i) w.state().components[m]->tick();
+                 }});
+  all.push_back({"component leave", kVictim, component(false),
+                 [](World& w, const StartState&, unsigned m) {
+                   w.state().components[m]->leave();
+                   w.state().components[m] = nullptr;
+                 }});
+}
+
 void add_locks(std::vector<Operation>& all) {
   all.push_back({"lock bucket", kVictim, always, [](World& w, const StartState&, unsigned m) {
                    const cache::Index::Locked bucket(mine(w, m).index(),
@@ -263,6 +312,7 @@ const std::vector<Operation>& operations() {
     add_removals(o);
     add_membership(o);
     add_locks(o);
+    add_component(o);
     return o;
   }();
   return all;

@@ -7,6 +7,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
+#include <utility>
 
 namespace mcs::killpoints {
 
@@ -153,6 +154,72 @@ bool World::join(unsigned m, std::uint32_t node) {
 }
 
 cache::Key World::key(unsigned m, unsigned k) const { return member(m).cache->make_key(names_[k]); }
+
+namespace {
+
+runtime::Word* words_of(std::span<std::byte> data) {
+  return reinterpret_cast<runtime::Word*>(data.data());
+}
+
+}  // namespace
+
+bool World::join_component(unsigned m) {
+  if (state_->components[m] != nullptr) return true;
+  runtime::ComponentOptions options;
+  options.name = "pair";
+  options.initialise = [](std::span<std::byte> data) {
+    words_of(data)[0].store(1);
+    words_of(data)[1].store(1);
+  };
+  options.repair = [](std::span<std::byte> data) {
+    words_of(data)[1].store(words_of(data)[0].load());
+  };
+  options.steps.push_back({"count", false, [this, m] {
+                             words_of(state_->components[m]->data())[2].fetch_add(1);
+                             return true;
+                           }});
+  options.steps.push_back({"all together", true, [this, m] {
+                             words_of(state_->components[m]->data())[3].fetch_add(1);
+                             return true;
+                           }});
+  auto joined = runtime::Component::join(*member(m).instance, std::move(options));
+  if (!joined) return false;
+  state_->components[m] = joined->release();
+  return true;
+}
+
+bool World::work_in_component(unsigned m) {
+  runtime::Component& component = *state_->components[m];
+  const auto work = [&] {
+    runtime::Word* words = words_of(component.data());
+    const std::uint64_t value = words[0].load();
+    if (words[1].load() != value || value == 0) violate("the component's words differ under its lock");
+    words[0].store(value + 1);
+    words[1].store(value + 1);
+  };
+  // In a crowd a recovery event may wait for somebody who does not run.
+  return component.with_lock(work, std::chrono::milliseconds(crowded ? 20 : 10000));
+}
+
+void World::settle_component(unsigned m) {
+  const auto& components = state_->components;
+  if (std::all_of(components.begin(), components.end(), [](auto* c) { return c == nullptr; })) return;
+  as(m, [&] {
+    if (!join_component(m)) violate("process %u cannot join the component", m);
+  });
+  for (int round = 0; round < 6 && !violated(); ++round) {
+    for (unsigned i = 0; i < kMembers; ++i) {
+      if (member(i).alive && components[i] != nullptr) as(i, [&] { components[i]->tick(); });
+    }
+  }
+  if (violated()) return;
+  if (components[m]->recovering()) violate("the component's recovery event does not end");
+  const bool was_crowded = std::exchange(crowded, false);
+  as(m, [&] {
+    if (!work_in_component(m)) violate("process %u cannot use the component", m);
+  });
+  crowded = was_crowded;
+}
 
 std::uint64_t World::eviction_steps() const {
   std::uint64_t steps = 0;

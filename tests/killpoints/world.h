@@ -13,6 +13,7 @@
 
 #include "gsm-emu/domain.h"
 #include "libglobalcache/cache/global_cache.h"
+#include "libglobalcache/runtime/component.h"
 #include "libglobalcache/runtime/instance.h"
 #include "tests/killpoints/actor.h"
 #include "tests/killpoints/hooks.h"
@@ -78,6 +79,7 @@ struct WorldState {
   std::array<cache::Hit, 256> hits;
   std::array<std::uint8_t, 256> hit_owner{};
   unsigned hit_count = 0;
+  std::array<runtime::Component*, kMembers> components{};  // nullptr: not a member
   std::uint64_t counted = 0;  // what add_stat was told
   std::uint64_t counting = 0;  // an addition that may or may not have happened
 };
@@ -113,6 +115,12 @@ class World {
   std::uint64_t purge_key(unsigned m, unsigned key);
   std::uint64_t purge_all(unsigned m);
   void count(unsigned m, std::uint64_t n);
+  /// A small component beside the cache: two words that its lock keeps equal, and two steps.
+  bool join_component(unsigned m);
+  /// Whether the lock was had and the work done.
+  bool work_in_component(unsigned m);
+  /// If anybody uses it: whatever was left half done comes to its end, and `m` can use it.
+  void settle_component(unsigned m);
   cache::Key key(unsigned m, unsigned key) const;
   /// Grows whenever somebody looks for something to evict.
   std::uint64_t eviction_steps() const;
