@@ -30,6 +30,13 @@ Step checked(Fields answer) {
   return step;
 }
 
+Step refreshing(Fields answer) {
+  Step step = fill(std::move(answer));
+  step.asks.reset();
+  step.refreshes = true;
+  return step;
+}
+
 Step does(std::string method, Fields answer) {
   Step step = fill(std::move(answer));
   step.method = std::move(method);

@@ -23,6 +23,7 @@ struct Step {
   Fields request;
   std::string content;
   std::string raw_request;  // instead of all that: bytes, with "{base}" and "{host}"
+  int clients = 1;          // at the same time, half of them through the other server
   bool elsewhere = false;   // to the other server
 
   // What the origin answers while this step is the current one.
@@ -47,11 +48,13 @@ struct Step {
   Fields reaches;                  // of the request at the origin, written like `has`
   std::vector<std::string> hides;  // names that must not reach the origin
   bool in_the_end = false;         // repeated until all this is so
+  bool refreshes = false;          // the next step begins only when the origin has been asked
   bool lost = false;               // the client may receive a broken response, or none
 
   Step& at(std::string to) { return target = std::move(to), *this; }
   Step& with(Fields fields) { return request = std::move(fields), *this; }
   Step& sending(std::string bytes) { return content = std::move(bytes), *this; }
+  Step& by(int number) { return clients = number, *this; }
   Step& on_the_other() { return elsewhere = true, *this; }
   Step& answered(int with_status, Fields fields = {}) {
     return origin_status = with_status, origin_fields = std::move(fields), *this;
@@ -59,6 +62,7 @@ struct Step {
   Step& answered(Fields fields) { return origin_fields = std::move(fields), *this; }
   Step& origin_sends(std::string bytes) { return origin_body = std::move(bytes), *this; }
   Step& origin_sends_raw(std::string bytes) { return raw_answer = std::move(bytes), *this; }
+  Step& answering_304() { return answers_304 = true, *this; }
   Step& in_chunks() { return chunked = true, *this; }
   Step& origin_breaks_off() { return breaks_off = true, *this; }
   Step& asking(int times) { return asks = times, *this; }
@@ -92,6 +96,8 @@ Step hit();
 Step head_hit();
 // A GET that makes the origin answer 304 to a condition, and that brings what is stored.
 Step checked(Fields answer = {});
+// A GET that is answered without waiting for the origin, which is asked once besides.
+Step refreshing(Fields answer = {});
 // A request with another method that the origin answers.
 Step does(std::string method, Fields answer = {});
 Step purge(std::string target = "");

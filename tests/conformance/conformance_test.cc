@@ -79,7 +79,9 @@ class OnBoth : public testing::Test {
 const Cases& all_cases() {
   static const Cases cases = [] {
     Cases all;
-    for (const auto part : {storing_cases, freshness_cases, date_cases, age_cases, request_cases}) {
+    for (const auto part : {storing_cases, freshness_cases, date_cases, age_cases, request_cases,
+                            validation_cases, invalidation_cases, range_cases, vary_cases,
+                            field_cases, extension_cases, safety_cases, purge_cases}) {
       for (Case& c : part()) all.push_back(std::move(c));
     }
     return all;

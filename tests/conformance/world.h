@@ -43,6 +43,7 @@ class World {
   loadtest::WebServer& server(loadtest::ServerKind kind, bool other) const;
   void answer(loadtest::OriginExchange& exchange);
   Seen ask(Run& run, const Step& step);
+  void ask_at_once(Run& run, const Step& step, Seen& seen);
   void judge(Run& run, const Step& step, const Seen& seen, std::vector<std::string>& failures);
 
   loadtest::TempDir root_;
@@ -53,7 +54,8 @@ class World {
   loadtest::HttpClient client_;
 
   std::mutex mutex_;
-  Run* running_ = nullptr;  // guarded by mutex_
+  std::condition_variable changed_;  // a request has reached the origin
+  Run* running_ = nullptr;           // guarded by mutex_
 };
 
 }  // namespace mcs::conformance
