@@ -3,6 +3,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <csignal>
+
+#include "loadtest/harness/proc_info.h"
+#include "loadtest/harness/process.h"
 #include "tests/servers/server_fixture.h"
 
 namespace mcs::loadtest {
@@ -124,17 +128,38 @@ TEST_P(SharingTest, CacheStaysWarmWhenBothStopAndStart) {
   }
 }
 
-TEST_P(SharingTest, CacheStaysWarmWhenBothAreKilled) {
+// Workers, masters and the recovery agent at once.
+TEST_P(SharingTest, CacheStaysWarmWhenAllAreKilled) {
   WebServer& one = start(first());
   WebServer& other = start(second());
+  const std::string large = bytes_of_size(200'000);
   write("a.txt", "hello");
+  write("large.bin", large);
   get_hit(one, "/a.txt");
+  get_hit(other, "/large.bin");
+  const auto agents = [&] {
+    std::vector<pid_t> pids;
+    for (const auto& stat : all_processes()) {
+      const std::string line = command_line(stat.pid);
+      if (stat.state != 'Z' && line.find("mcs-agent") != std::string::npos &&
+          line.find(domain_directory().string()) != std::string::npos) {
+        pids.push_back(stat.pid);
+      }
+    }
+    return pids;
+  };
+  ASSERT_TRUE(wait_until([&] { return agents().size() == 1; }, std::chrono::seconds(20)));
+  const std::vector<pid_t> killed = agents();
+  for (const pid_t pid : killed) ::kill(pid, SIGKILL);
   one.kill_all();
   other.kill_all();
   start(one);
+  EXPECT_EQ(get(one, "/large.bin").cache_status(), "HIT");
+  EXPECT_TRUE(get(one, "/large.bin").body == large);
   start(other);
-  EXPECT_EQ(get(one, "/a.txt").cache_status(), "HIT");
   EXPECT_EQ(get(other, "/a.txt").cache_status(), "HIT");
+  EXPECT_TRUE(wait_until([&] { return agents().size() == 1; }, std::chrono::seconds(20)));
+  EXPECT_NE(agents(), killed);
 }
 
 TEST_P(SharingTest, OneIsKilledWhileTheOtherServes) {
