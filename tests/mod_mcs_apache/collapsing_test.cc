@@ -143,9 +143,13 @@ TEST_F(CollapsingTest, OverHttp2AndTls) {
   EXPECT_EQ(origin_.count("/a"), 1u);
 }
 
-TEST_F(CollapsingTest, OneThreadAChild) {
-  options().mpm = "prefork";
-  options().workers = 12;
+class MpmTest : public CollapsingTest, public testing::WithParamInterface<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Httpd, MpmTest, testing::Values("worker", "prefork"),
+                         [](const auto& mpm) { return std::string(mpm.param); });
+
+TEST_P(MpmTest, OneRequestForManyWhoFollow) {
+  options().mpm = GetParam();
+  if (options().mpm == "prefork") options().workers = 12;
   origin_.on("/a", in_two_parts(fresh("first part, last part"), gate_, end_, 11));
   start();
   std::vector<RawConnection> clients = ask_often(6, "/a");
