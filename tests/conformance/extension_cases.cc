@@ -186,8 +186,9 @@ void add_immutable(Cases& cases) {
 void add_cache_status(Cases& cases) {
   const Fields fresh = {"Cache-Control: max-age=3600", "ETag: \"a\""};
   const Fields stale = {"Cache-Control: max-age=100", "Age: 110", "ETag: \"a\""};
+  // A client may come back before the fill that answered it has ended; then it follows that fill.
   const auto says = [](const std::string& text) { return Fields{"Cache-Status: ~" + text}; };
-  cases.push_back({"RFC9211_2_1_Hit", {fill(fresh), hit().having(says("mcs; hit"))}});
+  cases.push_back({"RFC9211_2_1_Hit", {fill(fresh), hit().having(says("mcs; hit")).eventually()}});
   cases.push_back({"RFC9211_2_2_UriMiss", {fill(fresh).having(says("mcs; fwd=uri-miss; stored"))}});
   cases.push_back({"RFC9211_2_2_VaryMiss",
                    {fill({"Cache-Control: max-age=3600", "Vary: Foo"}).with({"Foo: 1"}),
@@ -212,12 +213,13 @@ void add_cache_status(Cases& cases) {
                         .answered(503)
                         .gives(200, "body of step 1")
                         .having(says("fwd=stale; fwd-status=503"))}});
+  cases.push_back({"RFC9211_2_4_PositiveTtl",
+                   {fill({"Cache-Control: max-age=3600", "Age: 3001"}),
+                    hit().having(says("hit; ttl=59")).eventually()}});
   cases.push_back(
-      {"RFC9211_2_4_PositiveTtl",
-       {fill({"Cache-Control: max-age=3600", "Age: 3001"}), hit().having(says("hit; ttl=59"))}});
-  cases.push_back({"RFC9211_2_4_NegativeTtl",
-                   {fill({"Cache-Control: max-age=100", "Age: 1109", "ETag: \"a\""}),
-                    hit().with({"Cache-Control: max-stale"}).having(says("hit; ttl=-10"))}});
+      {"RFC9211_2_4_NegativeTtl",
+       {fill({"Cache-Control: max-age=100", "Age: 1109", "ETag: \"a\""}),
+        hit().with({"Cache-Control: max-stale"}).having(says("hit; ttl=-10")).eventually()}});
   cases.push_back(
       {"RFC9211_2_5_NotStored",
        {fill({"Cache-Control: no-store"}).having({"Cache-Status: ~fwd=uri-miss; key"})}});
@@ -226,10 +228,11 @@ void add_cache_status(Cases& cases) {
   cases.push_back({"RFC9211_2_FieldOfTheOriginComesFirst",
                    {fill({"Cache-Control: max-age=3600", "Cache-Status: inner; hit"})
                         .having(says("inner; hit, mcs; fwd=uri-miss")),
-                    hit().having(says("inner; hit, mcs; hit"))}});
+                    hit().having(says("inner; hit, mcs; hit")).eventually()}});
   cases.push_back(
       {"RFC9211_2_On304",
-       {fill(fresh), hit().with({"If-None-Match: \"a\""}).gives(304).having(says("hit"))}});
+       {fill(fresh),
+        hit().with({"If-None-Match: \"a\""}).gives(304).having(says("hit")).eventually()}});
   cases.push_back({"RFC9211_2_OnlyIfCached",
                    {hit()
                         .with({"Cache-Control: only-if-cached"})

@@ -79,6 +79,12 @@ Cases invalidation_cases() {
   cases.push_back(
       {"RFC9111_4_4_LargeResponse",
        {fill(fresh).origin_sends(std::string(200'000, 'l')), does("DELETE"), miss(fresh)}});
+  cases.push_back(
+      {"RFC9111_4_PostWithMuchContent",
+       {does("POST").sending(std::string(100'000, 'p')).reaching({"Content-Length: 100000"}),
+        does("POST").sending(std::string(100'000, 'q'))}});
+  cases.push_back({"RFC9111_4_OnlyIfCachedDoesNotStopAPost",
+                   {does("POST").with({"Cache-Control: only-if-cached"})}});
   cases.push_back({"RFC9111_4_PostReachesTheOriginWithItsContent",
                    {does("POST", fresh).sending("a=b").reaching({"Content-Length: 3"}),
                     does("POST", fresh).sending("a=b")}});

@@ -11,7 +11,9 @@ Cases purge_cases() {
   };
   const Fields tagged_etag = {"Cache-Control: max-age=3600", "ETag: \"a\""};
   Cases cases;
-  cases.push_back({"Purge_Key", {fill(fresh), purge().gives("purged 1\n"), miss(fresh), hit()}});
+  cases.push_back({"Purge_Key",
+                   {fill(fresh), hit().having({"Cache-Status: ~; hit"}).eventually(),
+                    purge().gives("purged 1\n"), miss(fresh), hit()}});
   cases.push_back({"Purge_KeyThatIsNotStored", {purge().gives("purged 0\n"), fill(fresh), hit()}});
   cases.push_back({"Purge_LargeResponse",
                    {fill(fresh).origin_sends(std::string(500'000, 'p')), purge(), miss(fresh)}});

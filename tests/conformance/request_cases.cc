@@ -84,6 +84,11 @@ Cases request_cases() {
                    {fill(kFresh), miss(kFresh).with(asking("no-cache")), hit().of(2)}});
   cases.push_back({"RFC9111_5_2_1_5_NoStoreLeavesWhatIsStored",
                    {fill(kFresh), miss(kFresh).with(asking("no-store")), hit().of(1)}});
+  cases.push_back({"RFC9111_5_2_1_7_OnlyIfCachedOfAHead",
+                   {head_hit().with(asking("only-if-cached")).gives(504)}});
+  cases.push_back(
+      {"RFC9111_5_2_1_4_NoCacheOfAHead",
+       {fill(kFresh), does("HEAD", kFresh).with(asking("no-cache")).of(1), hit().of(1)}});
   cases.push_back({"RFC9111_5_2_1_7_OnlyIfCachedOfNothing",
                    {hit().with(asking("only-if-cached")).gives(504), fill(kFresh)}});
   cases.push_back({"RFC9111_5_2_1_7_OnlyIfCachedOfWhatIsStale",

@@ -126,6 +126,28 @@ void add_answers(Cases& cases) {
       {"RFC9111_4_3_4_304WithNoStoreTakesItOut",
        {fill(stale({"ETag: \"a\""})), checked({"Cache-Control: no-store", "ETag: \"a\""}),
         miss().hiding({"If-None-Match"})}});
+  cases.push_back({"RFC9111_4_3_4_304WithPrivateTakesItOut",
+                   {fill(stale({"ETag: \"a\""})),
+                    checked({"Cache-Control: private, max-age=3600", "ETag: \"a\""}),
+                    miss().hiding({"If-None-Match"})}});
+  cases.push_back(
+      {"RFC9111_4_3_4_304WithAnotherVaryTakesItOut",
+       {fill(stale({"ETag: \"a\"", "Vary: Foo"})).with({"Foo: 1", "Bar: 1"}),
+        checked(fresh({"ETag: \"a\"", "Vary: Bar"})).with({"Foo: 1", "Bar: 1"}),
+        miss(fresh({"Vary: Bar"})).with({"Foo: 1", "Bar: 1"}), hit().with({"Foo: 2", "Bar: 1"})}});
+  cases.push_back({"RFC9111_4_3_4_304WithVaryStarTakesItOut",
+                   {fill(stale({"ETag: \"a\""})), checked(fresh({"ETag: \"a\"", "Vary: *"})),
+                    miss().hiding({"If-None-Match"})}});
+  cases.push_back(
+      {"RFC9111_4_3_4_304WithNoCacheIsValidatedAgain",
+       {fill(stale({"ETag: \"a\""})), checked({"Cache-Control: no-cache", "ETag: \"a\""}),
+        checked({"Cache-Control: no-cache", "ETag: \"a\""})}});
+  cases.push_back({"RFC9111_4_3_4_304WithoutCacheControlLeavesTheStoredOne",
+                   {fill({"Cache-Control: max-age=3600", "Age: 7200", "ETag: \"a\""}),
+                    checked({"ETag: \"a\""}), hit().having({"Cache-Control: max-age=3600"})}});
+  cases.push_back({"RFC9111_4_3_4_304WithExpires",
+                   {fill({"Expires: @-100", "ETag: \"a\""}),
+                    checked({"Expires: @3600", "ETag: \"a\""}), hit()}});
   cases.push_back({"RFC9111_4_3_4_304KeepsALargeBody",
                    {fill(stale({"ETag: \"a\""})).origin_sends(std::string(300'000, 'z')),
                     checked(fresh({"ETag: \"a\"", "X-New: 1"})), hit().having({"X-New: 1"})}});
@@ -211,6 +233,22 @@ void add_conditions(Cases& cases) {
       {"RFC9111_4_3_2_AFillIgnoresTheClientsDate",
        {fill(dated).with({"If-Modified-Since: @-1000"}).hiding({"If-Modified-Since"}).gives(304),
         hit()}});
+  cases.push_back({"RFC9111_4_3_2_WhatIsKnownToBeUnstorableIsAskedForWithTheClientsCondition",
+                   {fill({"Cache-Control: no-store", "ETag: \"a\""}),
+                    miss({"Cache-Control: no-store", "ETag: \"a\""})
+                        .with({"If-None-Match: \"a\""})
+                        .reaching({"If-None-Match: \"a\""})
+                        .answering_304()
+                        .gives(304)}});
+  cases.push_back({"RFC9110_13_1_1_ConditionsOfUnsafeRequestsReachTheOrigin",
+                   {fill(tagged),
+                    does("PUT")
+                        .sending("new")
+                        .with({"If-Match: \"x\""})
+                        .reaching({"If-Match: \"x\""})
+                        .answered(412)
+                        .gives(412),
+                    hit().of(1)}});
   cases.push_back({"RFC9111_4_3_2_AFillForAConditionThatFails",
                    {fill(tagged).with({"If-Match: \"x\""}).gives(412), hit()}});
 }

@@ -89,8 +89,14 @@ std::string shown(const std::string& body) {
   return fmt::format("{}... ({} bytes)", body.substr(0, 20), body.size());
 }
 
-// Without the number after "ttl=", which depends on when in a second it was.
-std::string without_ttl(std::string text) {
+// Without what depends on the moment: the number after "ttl=", and whether a fill was still on its
+// way to its last byte ("collapsed") or just finished ("hit") when the next client came.
+std::string without_moment(std::string text) {
+  for (const char* begin : {"; fwd=uri-miss; collapsed", "; fwd=vary-miss; collapsed"}) {
+    if (const size_t at = text.find(begin); at != std::string::npos) {
+      text.replace(at, std::string_view(begin).size(), "; hit");
+    }
+  }
   if (const size_t at = text.find("ttl="); at != std::string::npos) {
     const size_t digits = at + 4;
     text.erase(digits, text.find_first_not_of("-0123456789", digits) - digits);
@@ -422,7 +428,7 @@ Verdict World::run(const Case& c, size_t index, ServerKind kind, time_t now) {
     }
     std::sort(names.begin(), names.end());
     for (const std::string& name : names) line += " | " + name;
-    line += " || " + without_ttl(joined(seen.fields, "Cache-Status").value_or("-")) + " ||";
+    line += " || " + without_moment(joined(seen.fields, "Cache-Status").value_or("-")) + " ||";
     // mod_proxy lets clients ask again when a kept connection to the origin breaks.
     const bool any_number = step.asks && *step.asks < 0;
     for (const OriginRequest& request : seen.requests) {
