@@ -4,9 +4,11 @@
 // explains it line by line.
 #pragma once
 
+#include <algorithm>
 #include <array>
-#include <cstring>
 #include <memory>
+#include <new>
+#include <span>
 
 #include "libglobalcache/runtime/component.h"
 
@@ -65,6 +67,9 @@ class GlobalLimiter {
       }
     });
   }
+
+  /// About ten times a second, whatever else the process does.
+  void tick() { component_->tick(); }
 
   std::uint32_t in_use() const { return shared(component_->data()).in_use; }
 
