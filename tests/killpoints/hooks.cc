@@ -352,6 +352,8 @@ void* __wrap_memset(void* to, int byte, std::size_t n) {
   return to;
 }
 
+int __wrap_snprintf(char* to, std::size_t n, const char* format, ...)
+    __attribute__((format(printf, 3, 4)));
 int __wrap_snprintf(char* to, std::size_t n, const char* format, ...) {
   va_list arguments;
   va_start(arguments, format);
