@@ -185,7 +185,5 @@ void register_refresh() noexcept;
 // connection it came over (docs/decisions/0021-httpd-refresh.md).
 void start_refresh(request_rec* r) noexcept;
 bool is_refresh(const request_rec* r) noexcept;
-// Returns when no refresh runs in another thread any more.
-void await_refreshes() noexcept;
 
 }  // namespace mcs::httpd

@@ -93,7 +93,6 @@ void* tick_thread(void*) noexcept {
 
 // May run inside a signal handler (prefork), so all it does is to ask the thread to leave.
 apr_status_t leave(void*) noexcept {
-  if (membership.threaded) await_refreshes();
   sem_post(&membership.stop);
   wait_for(&membership.stopped, kLeaveMs);
   return APR_SUCCESS;

@@ -6,7 +6,6 @@
 #include "mod_mcs_apache/mod_mcs.h"
 
 #include <apr_strings.h>
-#include <http_connection.h>
 #include <http_core.h>
 #include <http_protocol.h>
 #include <http_request.h>
@@ -126,8 +125,6 @@ void run(Refresh* refresh) noexcept {
   if (status == OK || status == DECLINED) status = ap_process_request_internal(r);
   if (status == OK) status = ap_invoke_handler(r);
   if (status == OK) ap_finalize_request_protocol(r);
-  ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r, "refreshed in the background: %s (%d)",
-                refresh->target, status);
   apr_pool_destroy(refresh->pool);
 }
 
@@ -170,6 +167,18 @@ bool is_tls(const conn_rec* c) noexcept {
   return refresh != nullptr && refresh->tls;
 }
 
+apr_status_t await_all(void*) noexcept {
+  pthread_mutex_lock(&running.mutex);
+  while (running.count > 0) pthread_cond_wait(&running.changed, &running.mutex);
+  pthread_mutex_unlock(&running.mutex);
+  return APR_SUCCESS;
+}
+
+// Clean-ups run in reverse order: this one before those of the modules that refreshes use.
+void init_child(apr_pool_t* pool, server_rec*) noexcept {
+  if (is_threaded()) apr_pool_pre_cleanup_register(pool, nullptr, await_all);
+}
+
 int is_ssl(conn_rec* c) noexcept { return is_tls(c) ? OK : DECLINED; }
 
 const char* scheme(const request_rec* r) noexcept {
@@ -203,17 +212,12 @@ void start_refresh(request_rec* r) noexcept {
   change_count(-1);
 }
 
-void await_refreshes() noexcept {
-  pthread_mutex_lock(&running.mutex);
-  while (running.count > 0) pthread_cond_wait(&running.changed, &running.mutex);
-  pthread_mutex_unlock(&running.mutex);
-}
-
 void register_refresh() noexcept {
   discard_filter_handle =
       ap_register_output_filter("MCS_DISCARD", discard, nullptr, AP_FTYPE_NETWORK);
   nothing_filter_handle =
       ap_register_input_filter("MCS_NOTHING", read_nothing, nullptr, AP_FTYPE_NETWORK);
+  ap_hook_child_init(init_child, nullptr, nullptr, APR_HOOK_REALLY_LAST);
   ap_hook_ssl_conn_is_ssl(is_ssl, nullptr, nullptr, APR_HOOK_FIRST);
   ap_hook_http_scheme(scheme, nullptr, nullptr, APR_HOOK_FIRST);
   ap_hook_default_port(port, nullptr, nullptr, APR_HOOK_FIRST);

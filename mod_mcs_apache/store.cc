@@ -51,9 +51,8 @@ struct FieldList {
 
 FieldList list_fields(const Exchange& x, apr_bucket_brigade* brigade) noexcept {
   request_rec* r = x.r;
-  constexpr int kMembers = 4;
   const int most =
-      apr_table_elts(r->headers_out)->nelts + apr_table_elts(r->err_headers_out)->nelts + kMembers;
+      apr_table_elts(r->headers_out)->nelts + apr_table_elts(r->err_headers_out)->nelts + 4;
   FieldList list{r, static_cast<mcs_field*>(
                         apr_palloc(r->pool, static_cast<apr_size_t>(most) * sizeof(mcs_field)))};
   list.add_table(r->headers_out, x.own_fields);

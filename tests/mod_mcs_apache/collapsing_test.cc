@@ -173,9 +173,11 @@ TEST_F(CollapsingTest, WhoHasNoPlaceToWaitAsksTheOrigin) {
   start("McsCacheLockTimeout 60s\nMcsCacheLockMaxAge 60s\n",
         "<Location /503>\n  McsCacheLockBusy 503\n</Location>\n");
   for (const char* path : {"/a", "/503"}) {
-    std::vector<RawConnection> clients = ask_often(5, path);
-    wait_for_busy(5);
+    std::vector<RawConnection> clients;
+    clients.push_back(ask(path));
     EXPECT_TRUE(origin_.wait_for_requests(path, 1));
+    for (int i = 0; i < 4; ++i) clients.push_back(ask(path));
+    wait_for_busy(5);
     RawConnection next = ask(path);
     if (path == std::string("/a")) {
       EXPECT_TRUE(origin_.wait_for_requests(path, 2));
