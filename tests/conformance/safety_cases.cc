@@ -68,10 +68,7 @@ void add_unkeyed(Cases& cases) {
         "X-Original-Host: evil.test", "X-HTTP-Host-Override: evil.test",
         "Forwarded: for=1.2.3.4;host=evil.test", "X-Original-URL: /admin", "X-Rewrite-URL: /admin",
         "X-HTTP-Method-Override: POST", "X-HTTP-Method: DELETE", "X-Method-Override: PUT"}) {
-    std::string title;
-    for (const char c : field.substr(0, field.find(':'))) {
-      if (c != '-') title += c;
-    }
+    const std::string title = field.substr(0, field.find(':'));
     cases.push_back({"RFC9111_7_1_" + title + "PoisonsNothing",
                      {fill(kFresh).with({field}), miss(kFresh), hit().of(2)}});
     cases.push_back(
