@@ -162,7 +162,10 @@ TEST_P(MpmTest, OneRequestForManyWhoFollow) {
   EXPECT_EQ(origin_.count("/a"), 1u);
 }
 
-TEST_F(CollapsingTest, WhoHasNoPlaceToWaitAsksTheOrigin) {
+class BusyTest : public CollapsingTest, public testing::WithParamInterface<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Httpd, BusyTest, testing::Values("/a", "/503"));
+
+TEST_P(BusyTest, WhoHasNoPlaceToWaitAsksTheOriginOrIsRefused) {
   options().workers = 1;
   options().max_processes = 1;
   options().threads_per_child = 8;
@@ -172,14 +175,17 @@ TEST_F(CollapsingTest, WhoHasNoPlaceToWaitAsksTheOrigin) {
   });
   start("McsCacheLockTimeout 60s\nMcsCacheLockMaxAge 60s\n",
         "<Location /503>\n  McsCacheLockBusy 503\n</Location>\n");
-  for (const char* path : {"/a", "/503"}) {
+  {
+    const std::string path = GetParam();
     std::vector<RawConnection> clients;
     clients.push_back(ask(path));
     EXPECT_TRUE(origin_.wait_for_requests(path, 1));
-    for (int i = 0; i < 4; ++i) clients.push_back(ask(path));
-    wait_for_busy(5);
+    for (size_t waiting = 1; waiting <= 4; ++waiting) {
+      clients.push_back(ask(path));
+      wait_for_busy(1 + waiting);
+    }
     RawConnection next = ask(path);
-    if (path == std::string("/a")) {
+    if (path == "/a") {
       EXPECT_TRUE(origin_.wait_for_requests(path, 2));
       gate_.admit(2);
     } else {
