@@ -51,6 +51,7 @@ struct Step {
   bool refreshes = false;          // the next step begins only when the origin has been asked
   bool lost = false;               // the client may receive a broken response, or none
 
+  Step& as(std::string with_method) { return method = std::move(with_method), *this; }
   Step& at(std::string to) { return target = std::move(to), *this; }
   Step& with(Fields fields) { return request = std::move(fields), *this; }
   Step& sending(std::string bytes) { return content = std::move(bytes), *this; }

@@ -178,6 +178,20 @@ void add_collapsing(Cases& cases) {
                    {fill(kFresh).by(16), hit(), hit().on_the_other()}});
   cases.push_back({"RFC9111_4_ManyRequestsOfALargeResponse",
                    {fill(kFresh).origin_sends(std::string(1'000'000, 'm')).by(16), hit()}});
+  cases.push_back(
+      {"RFC9111_4_ManyRequestsOfAResponseInChunks",
+       {fill(kFresh).origin_sends(std::string(200'000, 'c')).in_chunks().by(16), hit()}});
+  cases.push_back({"RFC9111_4_ManyRequestsOfWhatIsNotFound",
+                   {fill().answered(404, kFresh).by(16), hit().with_any_body()}});
+  cases.push_back({"RFC9111_4_ManyRequestsOfWhatVaries",
+                   {fill({"Cache-Control: max-age=3600", "Vary: Foo"}).by(16), hit()}});
+  // Whom nothing stored can answer goes to the origin at once.
+  cases.push_back({"RFC9111_4_ManyRequestsOfAnUnstorableResponse",
+                   {fill({"Cache-Control: no-store"}).by(16).asking(16), miss(kFresh), hit()}});
+  cases.push_back({"RFC5861_3_ManyRequestsAreOneRefresh",
+                   {fill({"Cache-Control: max-age=100, stale-while-revalidate=600", "Age: 110"}),
+                    refreshing(kFresh).origin_sends("body of step 1").by(16).of(1).asking(1),
+                    hit().of(1).having(kFresh).eventually()}});
   // Purged softly, as if it had become stale: what was stale when it came is not waited for.
   const Fields tagged = {"Cache-Control: max-age=3600", "ETag: \"a\""};
   cases.push_back(
