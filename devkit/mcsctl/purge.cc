@@ -24,7 +24,9 @@ class Joined {
     mcs_process& process = self->process_;
     process.domain = std::move(opened.domain);
     process.liveness = std::move(opened.liveness);
-    auto instance = runtime::Instance::join(*process.domain, *process.liveness, {0, "mcs-ctl"});
+    auto instance = runtime::Instance::join(
+        *process.domain, *process.liveness,
+        {.node = 0, .server = "mcs-ctl", .may_inherit = true});
     if (!instance) return tl::unexpected(instance.error());
     process.instance = std::move(*instance);
     process.cache = std::make_unique<cache::GlobalCache>(*process.domain, *process.instance);

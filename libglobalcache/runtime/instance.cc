@@ -200,7 +200,9 @@ void Instance::set_steps(RecoverySteps* steps) {
   repair_locks(dead, counts);
   // What cannot be given back now stays in the slot, as ours: a lock is held by a stopped process.
   steps_->take_over(dead, counts);
-  fold_statistics(dead);
+  if (!fold_statistics(dead) && may_be_folded(dead.id)) {
+    for (Word& cell : own_->stats) cell.store(0, std::memory_order_relaxed);
+  }
   Event event{};
   fill_event(event, dead, counts, "slot inherited", detected_ns, detected_ns);
   forget_components(dead);
@@ -342,6 +344,14 @@ bool Instance::fold_statistics(const DeadInstance& dead) {
   }
   for (Word& cell : dead.slot->stats) cell.store(0, std::memory_order_relaxed);
   return true;
+}
+
+// Whether whoever holds the totals' lock, and is dead itself, has added this instance's cells already.
+bool Instance::may_be_folded(InstanceId id) const {
+  const StatTotals& sums = totals(static_cast<std::uint32_t>(id.slot() / geometry_.slots_per_node));
+  const std::uint64_t active = sums.active.load(std::memory_order_acquire);
+  if (sums.copies[(active - 1) & 1].last_folded == id.value) return true;
+  return control(id.slot()).folded.load(std::memory_order_acquire) == id.incarnation();
 }
 
 bool Instance::recover(std::uint32_t number, const char* cause, std::uint64_t detected_ns,

@@ -175,6 +175,7 @@ class Instance {
                   const char* cause, std::uint64_t detected_ns, std::uint64_t agreed_ns) const;
   void repair_locks(const DeadInstance& dead, RecoveryCounts& counts);
   bool fold_statistics(const DeadInstance& dead);
+  bool may_be_folded(InstanceId id) const;
 
   gsm::Domain& domain_;
   Liveness& liveness_;
