@@ -92,7 +92,8 @@ void end_exchange(Exchange& x) noexcept {
 
 void set_head(request_rec* r, const mcs_response& reply) noexcept {
   r->status = reply.status;
-  r->status_line = nullptr;
+  // httpd makes a 500 of a status it does not know, unless there is a line for it.
+  r->status_line = ap_get_status_line_ex(r->pool, reply.status);
   r->content_encoding = nullptr;
   r->content_languages = nullptr;
   ap_set_content_type(r, nullptr);

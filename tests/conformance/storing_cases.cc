@@ -9,8 +9,8 @@ const Fields kFresh = {"Cache-Control: max-age=3600"};
 
 void add_statuses(Cases& cases) {
   // Any status may be stored if the response itself says how long it is fresh.
-  for (const int status : {200, 203, 204, 301, 302, 303, 307, 308, 400, 402, 403,
-                           404, 405, 410, 414, 451, 500, 501, 502, 503, 504}) {
+  for (const int status : {200, 203, 204, 299, 301, 302, 303, 307, 308, 400, 402, 403, 404,
+                           405, 410, 414, 418, 451, 499, 500, 501, 502, 503, 504, 599}) {
     cases.push_back(
         reused("RFC9111_3_Status" + std::to_string(status) + "WithMaxAge", kFresh, status));
   }
