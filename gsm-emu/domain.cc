@@ -178,12 +178,16 @@ Result<std::unique_ptr<Domain>> Domain::create(const DomainSpec& spec, const Geo
     }
   } cleanup{build};
 
-  const int marker = ::open((build + "/building").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  // Under its name only when it is locked: who finds it unlocked takes its creator for dead.
+  const std::string unlocked = build + "/building.new";
+  const int marker = ::open(unlocked.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   struct flock lock {};
   lock.l_type = F_WRLCK;
   lock.l_whence = SEEK_SET;
   lock.l_len = 1;
-  if (marker >= 0) ::fcntl(marker, F_OFD_SETLK, &lock);
+  if (marker >= 0 && ::fcntl(marker, F_OFD_SETLK, &lock) == 0) {
+    ::rename(unlocked.c_str(), (build + "/building").c_str());
+  }
   struct CloseMarker {
     int fd;
     ~CloseMarker() {
