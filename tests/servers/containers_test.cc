@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdio>
 
 #include "loadtest/harness/build_paths.h"
 #include "loadtest/harness/proc_info.h"
@@ -37,6 +38,12 @@ class ContainersTest : public PairTest {
         << server.error_log();
     return {&server, keeper ? std::move(*keeper) : ChildProcess()};
   }
+  // Root in a container or a changed root may not make such namespaces.
+  static bool permitted() {
+    const auto tried =
+        run_process({"unshare", "--mount", "--pid", "--fork", "--mount-proc", "true"});
+    return tried && tried->ok();
+  }
   // With its first process a pid namespace ends, and everything in it.
   static void end(Container& container) {
     for (const pid_t first : children_of(container.keeper.pid())) ::kill(first, SIGKILL);
@@ -46,7 +53,10 @@ class ContainersTest : public PairTest {
 INSTANTIATE_TEST_SUITE_P(Servers, ContainersTest, every_pair(), pair_name);
 
 TEST_P(ContainersTest, ShareOneDomainAndSurviveEachOther) {
-  if (::geteuid() != 0) return;  // only root makes such namespaces
+  if (!permitted()) {
+    std::puts("notice: no namespaces are permitted here, so nothing was tested");
+    return;
+  }
   const std::string body = bytes_of_size(200'000);
   write("a.txt", "hello");
   write("large.bin", body);

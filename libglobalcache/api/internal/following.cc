@@ -152,7 +152,10 @@ mcs_outcome find_another(Transaction& t, mcs_response& out) {
       case Prefix::kDifferent:
         return MCS_DECLINED;
       case Prefix::kNotYet:
+        // As long as it comes nearer, however many pieces that takes, it is worth waiting for.
         if (wait_for_more(t, link, progress, left_ms)) return MCS_WAIT;
+        t.follow_until_ns = runtime::monotonic_ns() + lock_timeout_ms(t) * kNsPerMs;
+        round = 0;
         break;
     }
   }
