@@ -92,8 +92,7 @@ void end_exchange(Exchange& x) noexcept {
 
 void set_head(request_rec* r, const mcs_response& reply) noexcept {
   r->status = reply.status;
-  // httpd makes a 500 of a status it does not know, unless there is a line for it.
-  r->status_line = ap_get_status_line_ex(r->pool, reply.status);
+  r->status_line = ap_get_status_line_ex(r->pool, reply.status);  // else odd ones become a 500
   r->content_encoding = nullptr;
   r->content_languages = nullptr;
   ap_set_content_type(r, nullptr);
