@@ -19,6 +19,7 @@
 #include "libglobalcache/api/domain.h"
 #include "libglobalcache/cache/global_cache.h"
 #include "libglobalcache/cache/inspect.h"
+#include "tests/libglobalcache/test_liveness.h"
 
 namespace mcs::cache {
 namespace {
@@ -30,27 +31,6 @@ using runtime::StateWord;
 using testing::Contains;
 using testing::Field;
 using testing::HasSubstr;
-
-/// Who lives is what the test says.
-class TestLiveness final : public runtime::Liveness {
- public:
-  bool acquire(std::uint32_t slot) override {
-    const std::lock_guard lock(mutex_);
-    return held_.insert(slot).second;
-  }
-  void release(std::uint32_t slot) override {
-    const std::lock_guard lock(mutex_);
-    held_.erase(slot);
-  }
-  bool held(std::uint32_t slot) override {
-    const std::lock_guard lock(mutex_);
-    return held_.count(slot) != 0;
-  }
-
- private:
-  std::mutex mutex_;
-  std::set<std::uint32_t> held_;
-};
 
 struct Member {
   std::unique_ptr<Instance> instance;

@@ -11,30 +11,10 @@
 
 #include "libglobalcache/api/domain.h"
 #include "libglobalcache/runtime/instance.h"
+#include "tests/libglobalcache/test_liveness.h"
 
 namespace mcs::runtime {
 namespace {
-
-/// Who lives is what the test says.
-class TestLiveness final : public Liveness {
- public:
-  bool acquire(std::uint32_t slot) override {
-    const std::lock_guard lock(mutex_);
-    return held_.insert(slot).second;
-  }
-  void release(std::uint32_t slot) override {
-    const std::lock_guard lock(mutex_);
-    held_.erase(slot);
-  }
-  bool held(std::uint32_t slot) override {
-    const std::lock_guard lock(mutex_);
-    return held_.count(slot) != 0;
-  }
-
- private:
-  std::mutex mutex_;
-  std::set<std::uint32_t> held_;
-};
 
 /// Steps that stop in the middle until they are let go on.
 class SlowSteps final : public RecoverySteps {
