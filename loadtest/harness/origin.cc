@@ -94,6 +94,13 @@ void Gate::admit(unsigned waits) { (void)eventfd_write(fd_, waits); }
 
 void Gate::open() { (void)eventfd_write(fd_, kForAll); }
 
+uint16_t OriginExchange::client_port() const {
+  sockaddr_in address = {};
+  socklen_t size = sizeof address;
+  getpeername(fd_, reinterpret_cast<sockaddr*>(&address), &size);
+  return ntohs(address.sin_port);
+}
+
 void OriginExchange::write(std::string_view bytes) {
   while (!bytes.empty() && !broken_) {
     const ssize_t n = send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);

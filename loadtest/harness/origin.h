@@ -64,6 +64,8 @@ class Gate {
 class OriginExchange {
  public:
   const OriginRequest& request() const { return request_; }
+  // The port of the connection's other end.
+  uint16_t client_port() const;
 
   // All of a response.
   void answer(const OriginAnswer& answer);

@@ -28,6 +28,12 @@ constexpr Campaign kCampaigns[] = {
      "kill operations of the shipped code after any machine instruction"},
     {"peers", "mcs-peers", nullptr,
      "kill the worker that refreshes an entry, in stock nginx and in ours, side by side"},
+    {"herd", "mcs-proxied", "herd",
+     "many clients of nginx and httpd ask for one missing object, and who fetches it is killed"},
+    {"stale", "mcs-proxied", "stale",
+     "stale-while-revalidate on both servers while the origin takes its time"},
+    {"purges", "mcs-proxied", "purges",
+     "purge keys, prefixes and tags while clients of both servers read"},
 };
 
 void usage(std::FILE* to) {
