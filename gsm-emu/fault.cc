@@ -81,6 +81,19 @@ void on_sigbus(int signal, siginfo_t* info, void* context) {
   pass_on(signal, info, context);
 }
 
+// The string instructions with which memcpy copies 2 KiB and more are 20 times slower on Zen 3 and 4
+// when the target's place in its page is just behind the source's (glibc bug 30994: 4.9 us instead of
+// 0.2 for 16 KiB). Shorter copies use vector registers.
+[[gnu::noinline]] void copy(std::byte* to, const std::byte* from, std::size_t n) {
+  constexpr std::size_t kPage = 4096;
+  constexpr std::size_t kShort = 1024;
+  const auto distance = reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
+  if (distance % kPage < 64) {
+    for (; n > kShort; to += kShort, from += kShort, n -= kShort) std::memcpy(to, from, kShort);
+  }
+  std::memcpy(to, from, n);
+}
+
 void install_handler() {
   struct sigaction action {};
   action.sa_sigaction = on_sigbus;
@@ -130,7 +143,7 @@ bool guarded_copy(void* to, const void* from, std::size_t n) noexcept {
   }
   guard.armed = 1;
   std::atomic_signal_fence(std::memory_order_seq_cst);
-  std::memcpy(to, from, n);
+  copy(static_cast<std::byte*>(to), static_cast<const std::byte*>(from), n);
   std::atomic_signal_fence(std::memory_order_seq_cst);
   guard.armed = 0;
   return true;

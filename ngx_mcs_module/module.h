@@ -32,7 +32,8 @@ inline mcs_str as_str(const ngx_str_t& s) noexcept {
 }
 
 inline bool same_name(const ngx_str_t& a, const ngx_str_t& b) noexcept {
-  return a.len == b.len && ngx_strncasecmp(a.data, b.data, a.len) == 0;
+  return a.len == b.len &&
+         (ngx_memcmp(a.data, b.data, a.len) == 0 || ngx_strncasecmp(a.data, b.data, a.len) == 0);
 }
 
 template <size_t size>

@@ -195,13 +195,23 @@ tl::expected<void, KeyError> build_static_key(std::string_view key_base, std::st
     return Unexpected(KeyError::kBadTarget);
   }
   if (key_base.size() + path.size() + 32 > kMaxKeySize) return Unexpected(KeyError::kTooLong);
-  key += 'S';
-  append_part(key_base, key);
-  append_part({}, key);
-  key += 'G';
-  append_part(path, key);
-  key += '-';
-  append_u32(0, key);
+  // In one piece: this is built at every hit.
+  key.resize(key_base.size() + path.size() + 19);
+  char* at = key.data();
+  const auto put_u32 = [&at](std::size_t value) {
+    for (unsigned i = 0; i < 4; ++i) *at++ = static_cast<char>(value >> (8 * i) & 0xffu);
+  };
+  const auto put_part = [&at, put_u32](std::string_view part) {
+    put_u32(part.size());
+    at = std::copy(part.begin(), part.end(), at);
+  };
+  *at++ = 'S';
+  put_part(key_base);
+  put_part({});
+  *at++ = 'G';
+  put_part(path);
+  *at++ = '-';
+  put_u32(0);
   return {};
 }
 

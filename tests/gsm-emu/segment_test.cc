@@ -103,6 +103,23 @@ TEST_F(SegmentTest, GuardedCopyOfLostPayloadAnswersFalse) {
   EXPECT_TRUE(guarded_copy(copy.data(), segment.payload(), 10));
 }
 
+TEST_F(SegmentTest, GuardedCopyIsExactWhereverSourceAndTargetLieInTheirPages) {
+  const auto domain = make("one");
+  Segment& segment = domain->segment(0);
+  std::string text(2 * kPageSize, ' ');
+  for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>(i * 31 % 251);
+  ASSERT_TRUE(segment.write_payload(0, std::as_bytes(std::span(text))));
+  alignas(64) char copy[3 * kPageSize];
+  for (std::size_t at = 0; at < 130; ++at) {
+    for (const std::size_t size : {1UL, 1023UL, 1024UL, 1025UL, 5000UL}) {
+      std::fill(std::begin(copy), std::end(copy), '#');
+      ASSERT_TRUE(guarded_copy(copy + at, segment.payload() + 32, size));
+      ASSERT_EQ(std::string_view(copy + at, size), std::string_view(text).substr(32, size));
+      ASSERT_EQ(copy[at + size], '#');
+    }
+  }
+}
+
 TEST_F(SegmentTest, SystemCallsOnLostPayloadFailInsteadOfSendingZeros) {
   const auto domain = make("one");
   lose("one", 0, static_cast<off_t>(kMeta));
