@@ -35,7 +35,7 @@ extern "C" {
 
 /** Version of this interface: the major number changes when a caller must be compiled again. */
 #define MCS_API_VERSION_MAJOR 1
-#define MCS_API_VERSION_MINOR 2
+#define MCS_API_VERSION_MINOR 3
 
 /** (major << 16) | minor of the library in use. */
 MCS_API uint32_t mcs_api_version(void);
@@ -145,6 +145,15 @@ MCS_API void mcs_policy_destroy(mcs_policy *policy);
  */
 MCS_API mcs_status mcs_policy_set(mcs_policy *policy, const char *name, size_t argc,
                                   const char *const *argv, char *err, size_t errlen);
+
+/**
+ * A key base for the files of a site that does not name one, which no other site has: neither below
+ * another root, nor of another server (`server`, `config`: its kind and its configuration), be it in
+ * another container. NULL counts as "". Returns its size; as much of it as fits, with a NUL at its
+ * end, is written to `to`.
+ */
+MCS_API size_t mcs_own_key_base(const char *server, const char *config, const char *site,
+                                const char *root, char *to, size_t size);
 
 /** A rule's directive as both servers name it. Strings are static and end with NUL. */
 typedef struct mcs_directive {
@@ -388,6 +397,29 @@ typedef enum mcs_failure {
  */
 MCS_API mcs_verdict mcs_origin_failed(mcs_transaction *transaction, mcs_failure failure,
                                       mcs_response *reply);
+
+/**
+ * For servers that do not know interim responses (1xx but 101; RFC 9110 15.2): takes them from the
+ * beginning of the first *size bytes that an origin has sent. What of each an HTTP/1.1 client is to
+ * get goes to `pass`. Afterwards `data` holds the *size bytes of the rest. 1: more bytes are needed
+ * before these can be taken for a final response.
+ */
+MCS_API int mcs_take_interim(char *data, size_t *size,
+                             void (*pass)(void *context, const char *data, size_t size),
+                             void *context);
+
+/**
+ * 1: this line of a header section is an Expires field whose value is no date (RFC 9110 5.6.7), so
+ * that the response is stale (RFC 9111 5.3). For servers that would mend it.
+ */
+MCS_API int mcs_is_invalid_expires(const char *line, size_t size);
+
+/**
+ * The request that renews what is stored for `request`, as a client would send it: GET without
+ * conditions, ranges, and what belongs to a connection; the connection ends after it. Returns its
+ * size; as much of it as fits is written to `to`.
+ */
+MCS_API size_t mcs_refresh_request(const mcs_request *request, char *to, size_t size);
 
 /** After MCS_RETRY: MCS_FORWARD with new edits. */
 MCS_API mcs_outcome mcs_retry(mcs_transaction *transaction, mcs_response *response);

@@ -9,7 +9,6 @@
 #include <http_core.h>
 #include <http_main.h>
 #include <mpm_common.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <unixd.h>
 
@@ -218,11 +217,6 @@ const char* document_root(apr_pool_t* pool, const server_rec* server) noexcept {
                                            : nullptr;
 }
 
-bool is_within(const char* path, const char* directory) noexcept {
-  const size_t size = strlen(directory);
-  return strncmp(path, directory, size) == 0 && (path[size] == '/' || path[size] == '\0');
-}
-
 // A key base set outside all virtual hosts and <Directory> sections holds for each host, so it
 // belongs to the document root they have in common. nullptr: they have none.
 const char* shared_root(apr_pool_t* pool, const server_rec* main_server) noexcept {
@@ -240,9 +234,12 @@ void find_roots(apr_pool_t* pool, const server_rec* main_server) noexcept {
   const char* shared = shared_root(pool, main_server);
   for (KeyBase* key_base = global->key_bases; key_base != nullptr; key_base = key_base->next) {
     key_base->root = key_base->home == main_server ? shared : document_root(pool, key_base->home);
-    if (key_base->root != nullptr && key_base->directory != nullptr &&
-        is_within(key_base->directory, key_base->root)) {
-      key_base->directory = nullptr;
+    if (key_base->root == nullptr || key_base->directory == nullptr) continue;
+    const size_t size = strlen(key_base->root);
+    const char* below = key_base->directory + size;
+    if (strncmp(key_base->directory, key_base->root, size) == 0 &&
+        (*below == '/' || *below == '\0')) {
+      key_base->directory = nullptr;  // it is part of that site
     }
   }
   for (KeyBase* key_base = global->key_bases; key_base != nullptr; key_base = key_base->next) {
@@ -268,18 +265,12 @@ void find_roots(apr_pool_t* pool, const server_rec* main_server) noexcept {
   }
 }
 
-// A key base that no other site has, also none of another httpd with the same names and paths, be
-// it in a container, for where McsCacheKeyBase does not set one.
+// For where McsCacheKeyBase does not set one.
 const char* default_key_base(apr_pool_t* pool, const server_rec* server) noexcept {
-  const char* root = document_root(pool, server);
-  struct stat info = {};
-  if (root != nullptr) (void)stat(root[0] != '\0' ? root : "/", &info);
-  char host[256] = "";
-  gethostname(host, sizeof host - 1);
-  return apr_psprintf(pool, "httpd:%s:%s:%s:%u:%lu.%lu:%s", host, ap_pid_fname,
-                      server->server_hostname != nullptr ? server->server_hostname : "",
-                      static_cast<unsigned>(server->port), static_cast<unsigned long>(info.st_dev),
-                      static_cast<unsigned long>(info.st_ino), root != nullptr ? root : "");
+  const char* site = apr_psprintf(pool, "%s:%u", server->server_hostname, server->port);
+  char name[MAX_STRING_LEN];
+  mcs_own_key_base("httpd", ap_pid_fname, site, document_root(pool, server), name, sizeof name);
+  return apr_pstrdup(pool, name);
 }
 
 // Gives the server a configuration of its own: httpd lets virtual hosts without a directive of this
@@ -354,18 +345,16 @@ struct Directives {
 
   Directives() noexcept {
     command_rec* next = all;
-    *next++ = {"McsDomain", as_command(set_domain),
-               nullptr,     RSRC_CONF,
-               TAKE_ARGV,   "name of the cache domain, then options such as size=256m"};
-    *next++ = {"McsCache", as_command(set_enabled),
-               nullptr,    RSRC_CONF | ACCESS_CONF | OR_FILEINFO,
-               FLAG,       "On or Off: answer from the shared cache"};
-    *next++ = {"McsCacheKey",
-               as_command(set_key),
-               nullptr,
-               RSRC_CONF | ACCESS_CONF,
-               TAKE1,
-               "expression whose value is the key of a response, instead of host and target"};
+    const auto add = [&next](const char* name, cmd_func function, int where, cmd_how how,
+                             const char* help) {
+      *next++ = {name, function, nullptr, where, how, help};
+    };
+    add("McsDomain", as_command(set_domain), RSRC_CONF, TAKE_ARGV,
+        "name of the cache domain, then options such as size=256m");
+    add("McsCache", as_command(set_enabled), RSRC_CONF | ACCESS_CONF | OR_FILEINFO, FLAG,
+        "On or Off: answer from the shared cache");
+    add("McsCacheKey", as_command(set_key), RSRC_CONF | ACCESS_CONF, TAKE1,
+        "expression whose value is the key of a response, instead of host and target");
     const mcs_directive* rules = nullptr;
     const size_t count = mcs_policy_directives(&rules);
     for (const mcs_directive* rule = rules; rule < rules + count && next < all + kMost - 1;
@@ -374,8 +363,7 @@ struct Directives {
       if (strcmp(rule->httpd_name, "Enable") == 0) continue;
       char* name = names[rule - rules];
       snprintf(name, sizeof names[0], "%s%s", kPrefix, rule->httpd_name);
-      *next++ = {name,      as_command(set_rule), nullptr, RSRC_CONF | ACCESS_CONF, TAKE_ARGV,
-                 rule->help};
+      add(name, as_command(set_rule), RSRC_CONF | ACCESS_CONF, TAKE_ARGV, rule->help);
     }
   }
 };

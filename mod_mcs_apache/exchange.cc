@@ -48,12 +48,9 @@ void note(request_rec* r, const char* name, const char* value) noexcept {
 
 // What the core decided about ranges is not to be decided again.
 void remove_range_filter(request_rec* r) noexcept {
-  for (ap_filter_t* f = r->output_filters; f != nullptr; f = f->next) {
-    if (f->frec == ap_byterange_filter_handle) {
-      ap_remove_output_filter(f);
-      return;
-    }
-  }
+  ap_filter_t* f = r->output_filters;
+  while (f != nullptr && f->frec != ap_byterange_filter_handle) f = f->next;
+  if (f != nullptr) ap_remove_output_filter(f);
 }
 
 mcs_verdict tell_status(Exchange& x, int status, mcs_response& reply) noexcept {
@@ -129,19 +126,15 @@ void discard_head(Exchange& x) noexcept {
 
 bool take_failure(Exchange& x, int status, mcs_response& reply) noexcept {
   reply = mcs_response{};
-  switch (tell_status(x, status, reply)) {
-    case MCS_REPLACE:
-      discard_head(x);
-      return true;
-    case MCS_RETRY:
-      discard_head(x);
-      x.again = true;
-      return true;
-    default:
-      note_status(x.r, reply.cache_status);
-      end_exchange(x);
-      return false;
+  const mcs_verdict verdict = tell_status(x, status, reply);
+  x.again = verdict == MCS_RETRY;
+  if (verdict == MCS_REPLACE || verdict == MCS_RETRY) {
+    discard_head(x);
+    return true;
   }
+  note_status(x.r, reply.cache_status);
+  end_exchange(x);
+  return false;
 }
 
 }  // namespace mcs::httpd

@@ -150,6 +150,9 @@ struct Exchange {
   bool client_left = false;  // it goes on for the cache
 };
 
+// This thread runs the handler of an exchange.
+inline thread_local bool fetching = false;
+
 Exchange* exchange_of(const request_rec* r) noexcept;
 void end_exchange(Exchange& x) noexcept;
 
@@ -171,6 +174,8 @@ bool take_failure(Exchange& x, int status, mcs_response& reply) noexcept;
 // ------------------------------------------------------------------ responses.cc
 
 int serve_response(request_rec* r) noexcept;
+// For the core: memory of the pool `pool`.
+void* allocate(void* pool, size_t size) noexcept;
 
 // ------------------------------------------------------------------ store.cc
 

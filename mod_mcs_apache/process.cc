@@ -43,12 +43,9 @@ void log_line(void*, int level, const char* line) noexcept {
 bool wait_for(sem_t* semaphore, long milliseconds) noexcept {
   timespec until;
   clock_gettime(CLOCK_MONOTONIC, &until);
-  until.tv_sec += milliseconds / 1000;
-  until.tv_nsec += milliseconds % 1000 * 1'000'000;
-  if (until.tv_nsec >= 1'000'000'000) {
-    until.tv_nsec -= 1'000'000'000;
-    ++until.tv_sec;
-  }
+  until.tv_nsec += milliseconds * 1'000'000;
+  until.tv_sec += until.tv_nsec / 1'000'000'000;
+  until.tv_nsec %= 1'000'000'000;
   int result;
   do {
     result = sem_clockwait(semaphore, CLOCK_MONOTONIC, &until);

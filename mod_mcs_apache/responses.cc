@@ -48,23 +48,15 @@ bool is_for_the_cache(const request_rec* r) noexcept {
   return !is_for_default_handler(r) || strcmp(r->method, "PURGE") == 0;
 }
 
-const request_rec* first_of(const request_rec* r) noexcept {
-  while (r->prev != nullptr) r = r->prev;
-  return r;
-}
-
 // The target byte for byte: r->unparsed_uri has lost slashes at its beginning.
 mcs_str received_target(const request_rec* r) noexcept {
-  const char* line = first_of(r)->the_request;
+  while (r->prev != nullptr) r = r->prev;
+  const char* line = r->the_request;
   const char* start = line != nullptr ? strchr(line, ' ') : nullptr;
   if (start == nullptr) return {};
   ++start;
   const char* end = r->assbackwards ? nullptr : strrchr(start, ' ');
   return end != nullptr ? mcs_str{start, static_cast<size_t>(end - start)} : view(start);
-}
-
-void* allocate(void* pool, size_t size) noexcept {
-  return apr_palloc(static_cast<apr_pool_t*>(pool), size);
 }
 
 bool is_set(const request_rec* r, const char* variable) noexcept {
@@ -104,7 +96,6 @@ void describe(request_rec* r, const Site& site, mcs_request& request) noexcept {
   request.fields = fields;
   request.field_count = static_cast<size_t>(lines->nelts);
   request.flags = flags_of(r);
-  request.waiter = nullptr;
   request.alloc = allocate;
   request.alloc_context = r->pool;
 }
@@ -268,9 +259,9 @@ int forward(Exchange& x, mcs_response& reply) noexcept {
   // The second time is without validators, and its answer final.
   for (int tries = 0; tries < 2 && outcome == MCS_FORWARD; ++tries) {
     apply_edits(x, reply);
-    x.running = true;
+    x.running = fetching = true;
     const int result = ap_run_handler(r);
-    x.running = false;
+    x.running = fetching = false;
     if (x.client_left) {
       r->connection->aborted = 1;
       r->connection->keepalive = AP_CONN_CLOSE;
@@ -321,6 +312,10 @@ bool adopt(request_rec* r) noexcept {
 }
 
 }  // namespace
+
+void* allocate(void* pool, size_t size) noexcept {
+  return apr_palloc(static_cast<apr_pool_t*>(pool), size);
+}
 
 Exchange* exchange_of(const request_rec* r) noexcept {
   return static_cast<Exchange*>(ap_get_module_config(r->request_config, &mcs_module));

@@ -100,14 +100,9 @@ int serve_static_file(request_rec* r) noexcept {
   request.path = file_key(r, *site->key_base);
   request.file = r->filename;
   request.head = r->header_only;
-  request.last_try = 0;
-  request.waiter = nullptr;
-  request.alloc = [](void* pool, size_t size) {
-    return apr_palloc(static_cast<apr_pool_t*>(pool), size);
-  };
+  request.alloc = allocate;
   request.alloc_context = response_pool(r);
   mcs_response response{};
-  response.file_fd = -1;
   mcs_outcome outcome;
   {
     CallGuard guard;

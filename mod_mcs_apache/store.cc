@@ -5,6 +5,7 @@
 #include "mod_mcs_apache/mod_mcs.h"
 
 #include <apr_strings.h>
+#include <http_connection.h>
 #include <http_core.h>
 #include <http_protocol.h>
 
@@ -17,6 +18,7 @@ namespace {
 constexpr apr_size_t kPiece = 128 * 1024;
 
 ap_filter_rec_t* store_filter_handle;
+ap_filter_rec_t* date_filter_handle;
 
 bool has_line(const apr_table_t* table, const char* name, const char* value) noexcept {
   const apr_array_header_t* lines = apr_table_elts(table);
@@ -261,9 +263,32 @@ apr_status_t store_filter(ap_filter_t* f, apr_bucket_brigade* brigade) noexcept 
   return take_body(x, f, brigade);
 }
 
+// mod_proxy reads dates in many forms and passes them on in the right one, so that of a nonsense that
+// stands for "stale" (RFC 9111 5.3) nothing would be left. This one it leaves as it is.
+apr_status_t keep_nonsense(ap_filter_t* f, apr_bucket_brigade* brigade, ap_input_mode_t mode,
+                           apr_read_type_e block, apr_off_t size) noexcept {
+  const apr_status_t status = ap_get_brigade(f->next, brigade, mode, block, size);
+  if (status != APR_SUCCESS || mode != AP_MODE_GETLINE || !fetching) return status;
+  char line[64];
+  apr_size_t n = sizeof line;
+  if (apr_brigade_flatten(brigade, line, &n) == APR_SUCCESS && mcs_is_invalid_expires(line, n)) {
+    apr_brigade_cleanup(brigade);
+    append_bucket(brigade, apr_bucket_immortal_create("Expires: 0\r\n", 12, f->c->bucket_alloc));
+  }
+  return status;
+}
+
+int watch_origin(conn_rec* c, void*) noexcept {
+  if (c->outgoing) ap_add_input_filter_handle(date_filter_handle, nullptr, nullptr, c);
+  return OK;
+}
+
 }  // namespace
 
 void register_store_filter() noexcept {
+  date_filter_handle =
+      ap_register_input_filter("MCS_DATES", keep_nonsense, nullptr, AP_FTYPE_CONNECTION);
+  ap_hook_pre_connection(watch_origin, nullptr, nullptr, APR_HOOK_MIDDLE);
   store_filter_handle = ap_register_output_filter(
       "MCS_STORE", store_filter, nullptr, static_cast<ap_filter_type>(AP_FTYPE_CONTENT_SET - 1));
 }

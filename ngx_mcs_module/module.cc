@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ngx_mcs_module/module.h"
 
-#include <sys/stat.h>
-
 namespace mcs::nginx {
 namespace {
 
@@ -111,12 +109,6 @@ char* set_rule(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept {
     return config_error(cf, cmd->name, error);
   }
   if (ngx_strcmp(rule, "key_base") == 0) {
-    if (ngx_strchr(words[1].data, '$') != nullptr) {
-      return config_error(
-          cf, cmd->name,
-          "a key base is one name and takes no variables: leave it out, or name one "
-          "in each server{}");
-    }
     location->key_base = words[1];
   }
   return NGX_CONF_OK;
@@ -147,25 +139,17 @@ void* create_location_conf(ngx_conf_t* cf) noexcept {
   return conf->policy == nullptr ? nullptr : conf;
 }
 
-// Without a name of its own a site shares with nobody: what tells it from every other site, also
-// from those of an nginx in another container with the same paths, is in its key base.
+// Without a name of its own a site shares with nobody.
 ngx_str_t default_key_base(ngx_conf_t* cf, const ngx_str_t& root) noexcept {
   auto* server = static_cast<ngx_http_core_srv_conf_t*>(
       ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module));
-  struct stat info = {};
-  (void)stat(c_string(root), &info);
-  const ngx_str_t& host = cf->cycle->hostname;
-  const ngx_str_t& file = cf->cycle->conf_file;
-  const size_t size = sizeof("nginx:::::.") + host.len + file.len + server->server_name.len +
-                      root.len + 2 * NGX_INT64_LEN;
-  ngx_str_t base = {0, static_cast<u_char*>(ngx_pnalloc(cf->pool, size))};
-  if (base.data != nullptr) {
-    base.len = static_cast<size_t>(ngx_snprintf(base.data, size, "nginx:%V:%V:%V:%uL.%uL:%V%Z",
-                                                &host, &file, &server->server_name,
-                                                static_cast<uint64_t>(info.st_dev),
-                                                static_cast<uint64_t>(info.st_ino), &root) -
-                                   base.data - 1);
-  }
+  char text[NGX_MAX_CONF_ERRSTR];
+  const size_t size = mcs_own_key_base("nginx", c_string(cf->cycle->conf_file),
+                                       c_string(server->server_name), c_string(root), text,
+                                       sizeof(text));
+  ngx_str_t base = {ngx_min(size, sizeof(text) - 1) + 1, reinterpret_cast<u_char*>(text)};
+  base.data = ngx_pstrdup(cf->pool, &base);
+  base.len--;
   return base;
 }
 

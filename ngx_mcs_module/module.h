@@ -115,8 +115,7 @@ ngx_int_t purge_file(ngx_http_request_t* r, mcs_response* response) noexcept;
 
 // proxied.cc: what content handlers (proxy_pass, ...) answer.
 ngx_int_t add_proxied_handler(ngx_conf_t* cf) noexcept;
-// The key as people read it. Returns its size; 0: none.
-size_t proxied_key(const RequestContext* context, u_char* to, size_t size) noexcept;
+const mcs_request& proxied_request(const RequestContext* context) noexcept;
 
 // refresh.cc: requests of nobody, which renew what is stale.
 struct Refresh {
@@ -124,7 +123,7 @@ struct Refresh {
   bool tls;  // whether the request it was made from came over TLS
 };
 ngx_int_t add_refresh_handler(ngx_conf_t* cf) noexcept;
-void start_refresh(ngx_http_request_t* r, const ngx_str_t& target) noexcept;
+void start_refresh(ngx_http_request_t* r, const mcs_request& request) noexcept;
 // nullptr: the connection is a client's.
 Refresh* refresh_of(const ngx_connection_t* c) noexcept;
 

@@ -39,6 +39,7 @@ struct Exchange {
   // internal redirect, may have left one behind.
   ngx_http_upstream_t* upstream;
   const ngx_http_upstream_t* old_upstream;
+  ngx_int_t (*process_header)(ngx_http_request_t* r);
   ngx_int_t (*pipe_init)(void* r);
   ngx_event_pipe_input_filter_pt pipe_filter;
   bool piped;  // the body goes to the core as it arrives, not as it is sent
@@ -202,6 +203,31 @@ ngx_int_t follow(ngx_http_request_t* r, Exchange* x, const mcs_response& respons
   return send_following(r, x->context, x->transaction);
 }
 
+void pass_interim(void* request, const char* data, size_t size) noexcept {
+  auto* r = static_cast<ngx_http_request_t*>(request);
+  const Exchange* x = exchange_of(r);
+  ngx_connection_t* c = r->connection;
+  if (r != r->main || r->stream != nullptr || x->refresh != nullptr ||
+      x->http_version < NGX_HTTP_VERSION_11 || c->buffered || !c->write->ready || c->error) {
+    return;
+  }
+  auto* bytes = reinterpret_cast<u_char*>(const_cast<char*>(data));
+  const ssize_t sent = c->send(c, bytes, size);
+  c->error = sent != NGX_AGAIN && sent != static_cast<ssize_t>(size);
+}
+
+// nginx takes an interim response for the final one.
+ngx_int_t skip_interim(ngx_http_request_t* r) noexcept {
+  ngx_http_upstream_t* u = r->upstream;
+  auto size = static_cast<size_t>(u->buffer.last - u->buffer.pos);
+  const int more =
+      mcs_take_interim(reinterpret_cast<char*>(u->buffer.pos), &size, pass_interim, r);
+  u->buffer.last = u->buffer.pos + size;
+  if (more) return NGX_AGAIN;
+  u->process_header = exchange_of(r)->process_header;
+  return u->process_header(r);
+}
+
 ngx_int_t forward(ngx_http_request_t* r, Exchange* x, const mcs_response& edits) noexcept {
   if (edit_request(r, edits, &x->edits) != NGX_OK) return NGX_HTTP_INTERNAL_SERVER_ERROR;
   x->stage = Stage::kForwarded;
@@ -212,9 +238,16 @@ ngx_int_t forward(ngx_http_request_t* r, Exchange* x, const mcs_response& edits)
   x->old_upstream = r->upstream;
   r->error_page = 1;
   const ngx_int_t rc = x->handler(r);
-  const ngx_http_upstream_t* u = r->upstream;
-  if (rc == NGX_DONE && edits.fill && exchange_of(r) == x && x->stage == Stage::kForwarded &&
-      u != nullptr && u->cleanup != nullptr) {
+  ngx_http_upstream_t* u = r->upstream;
+  if (rc != NGX_DONE || exchange_of(r) != x || x->stage != Stage::kForwarded || u == nullptr ||
+      u->cleanup == nullptr) {
+    return rc;
+  }
+  if (u != x->old_upstream && r->cache == nullptr) {
+    x->process_header = u->process_header;
+    u->process_header = skip_interim;
+  }
+  if (edits.fill) {
     // Others may wait for this response: it is fetched even if this client leaves.
     r->read_event_handler = ngx_http_block_reading;
     r->write_event_handler = ngx_http_request_empty_handler;
@@ -240,7 +273,7 @@ ngx_int_t act(ngx_http_request_t* r, Exchange* x, mcs_outcome outcome,
   if (outcome == MCS_RESPONSE || outcome == MCS_DECLINED) end_transaction(x);
   if (outcome == MCS_RESPONSE) {
     if (x->handler == decline && purge_file(r, response) != NGX_OK) return NGX_ERROR;
-    if (response->refresh) start_refresh(r, as_str(x->request.target));
+    if (response->refresh) start_refresh(r, x->request);
     return send_response(r, x, response);
   }
   if (outcome == MCS_WAIT) {
@@ -562,8 +595,8 @@ ngx_int_t body_filter(ngx_http_request_t* r, ngx_chain_t* in) noexcept {
 
 }  // namespace
 
-size_t proxied_key(const RequestContext* context, u_char* to, size_t size) noexcept {
-  return mcs_request_key(&context->exchange->request, reinterpret_cast<char*>(to), size);
+const mcs_request& proxied_request(const RequestContext* context) noexcept {
+  return context->exchange->request;
 }
 
 ngx_int_t add_proxied_handler(ngx_conf_t* cf) noexcept {

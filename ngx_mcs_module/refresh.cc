@@ -15,39 +15,11 @@ ngx_int_t https_variable = NGX_ERROR;
 
 void close_peer(void* data) noexcept { close(static_cast<Refresh*>(data)->peer); }
 
-// What belongs to the client's connection.
-const ngx_str_t kOfConnection[] = {text("Connection"),       text("Keep-Alive"), text("TE"),
-                                   text("Proxy-Connection"), text("Upgrade"),    text("Expect"),
-                                   text("HTTP2-Settings")};
-
-// Calls `add` with each piece of the request.
-template <typename F>
-void compose(const ngx_http_request_t* r, const ngx_str_t& target, F add) noexcept {
-  add(text("GET "));
-  add(target);
-  add(text(" HTTP/1.1\r\n"));
-  for (const ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr;
-       part = part->next) {
-    const auto* fields = static_cast<const ngx_table_elt_t*>(part->elts);
-    for (ngx_uint_t i = 0; i < part->nelts; ++i) {
-      if (!is_one_of(fields[i].key, kOfConnection) && !is_one_of(fields[i].key, kOfMainOnly)) {
-        add(fields[i].key);
-        add(text(": "));
-        add(fields[i].value);
-        add(text("\r\n"));
-      }
-    }
-  }
-  add(text("Connection: close\r\n\r\n"));
-}
-
-bool write_request(ngx_http_request_t* r, const ngx_str_t& target, int to) noexcept {
-  size_t size = 0;
-  compose(r, target, [&](const ngx_str_t& piece) { size += piece.len; });
-  auto* bytes = static_cast<u_char*>(ngx_palloc(r->pool, size));
+bool write_request(ngx_http_request_t* r, const mcs_request& request, int to) noexcept {
+  const size_t size = mcs_refresh_request(&request, nullptr, 0);
+  auto* bytes = static_cast<char*>(ngx_palloc(r->pool, size));
   if (bytes == nullptr) return false;
-  u_char* end = bytes;
-  compose(r, target, [&](const ngx_str_t& piece) { end = ngx_cpymem(end, piece.data, piece.len); });
+  mcs_refresh_request(&request, bytes, size);
   const bool written = write(to, bytes, size) == static_cast<ssize_t>(size);
   ngx_pfree(r->pool, bytes);
   return written;
@@ -124,7 +96,7 @@ Refresh* refresh_of(const ngx_connection_t* c) noexcept {
   return nullptr;
 }
 
-void start_refresh(ngx_http_request_t* r, const ngx_str_t& target) noexcept {
+void start_refresh(ngx_http_request_t* r, const mcs_request& request) noexcept {
   ngx_connection_t* from = r->connection;
   int pair[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0) {
@@ -139,7 +111,7 @@ void start_refresh(ngx_http_request_t* r, const ngx_str_t& target) noexcept {
     return;
   }
   ngx_pool_cleanup_t* cleanup = nullptr;
-  if (dress(c, from) && write_request(r, target, pair[1])) {
+  if (dress(c, from) && write_request(r, request, pair[1])) {
     cleanup = ngx_pool_cleanup_add(c->pool, sizeof(Refresh));
   }
   if (cleanup == nullptr) {

@@ -81,7 +81,7 @@ Piece look_for_another(ngx_http_request_t* r, Sending& sending) noexcept {
     case MCS_FOLLOW:
       return Piece::kThere;
     case MCS_WAIT:
-      if (response.refresh) start_refresh(r, r->unparsed_uri);
+      if (response.refresh) start_refresh(r, proxied_request(request_context(r)));
       return begin_waiting(request_context(r), response.wait_ms, on_progress) == NGX_OK
                  ? Piece::kLater
                  : Piece::kBroken;

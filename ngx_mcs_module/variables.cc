@@ -36,12 +36,13 @@ ngx_int_t get_key(ngx_http_request_t* r, ngx_http_variable_value_t* value,
   const bool proxied = context->exchange != nullptr;
   const ngx_str_t& base = location_conf(r)->full_key_base;
   const mcs_str& path = context->key_path;
-  const size_t size = proxied ? proxied_key(context, nullptr, 0) : base.len + path.size;
+  const size_t size = proxied ? mcs_request_key(&proxied_request(context), nullptr, 0)
+                              : base.len + path.size;
   if (size == 0 || (!proxied && path.size == 0)) return set_nothing(value);
   auto* key = static_cast<u_char*>(ngx_pnalloc(r->pool, size));
   if (key == nullptr) return NGX_ERROR;
   if (proxied) {
-    proxied_key(context, key, size);
+    mcs_request_key(&proxied_request(context), reinterpret_cast<char*>(key), size);
   } else {
     ngx_memcpy(ngx_cpymem(key, base.data, base.len), path.data, path.size);
   }

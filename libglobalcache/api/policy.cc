@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "libglobalcache/api/policy.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdint>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -22,6 +26,19 @@ mcs_status mcs_policy_set(mcs_policy* policy, const char* name, size_t argc,
 } catch (const std::exception& e) {
   if (err != nullptr && errlen > 0) std::snprintf(err, errlen, "%s", e.what());
   return MCS_ERROR;
+}
+
+size_t mcs_own_key_base(const char* server, const char* config, const char* site, const char* root,
+                        char* to, size_t size) {
+  const auto text = [](const char* given) { return given != nullptr ? given : ""; };
+  struct stat info = {};
+  if (root != nullptr) (void)::stat(*root != '\0' ? root : "/", &info);
+  char host[256] = "";
+  (void)::gethostname(host, sizeof host - 1);
+  const int made = std::snprintf(to, size, "%s:%s:%s:%s:%ju.%ju:%s", text(server), host,
+                                 text(config), text(site), std::uintmax_t{info.st_dev},
+                                 std::uintmax_t{info.st_ino}, text(root));
+  return made < 0 ? 0 : static_cast<size_t>(made);
 }
 
 size_t mcs_policy_directives(const mcs_directive** directives) try {

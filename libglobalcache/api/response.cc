@@ -2,10 +2,14 @@
 #include "libglobalcache/api/response.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "gsm-emu/fault.h"
 #include "libglobalcache/api/process.h"
+#include "libglobalcache/http/date.h"
+#include "libglobalcache/http/field.h"
+#include "libglobalcache/http/interim.h"
 
 namespace mcs::api {
 
@@ -43,6 +47,27 @@ int mcs_response_read(mcs_process*, const mcs_response* response, uint64_t offse
     offset = 0;
   }
   return length == 0 ? 1 : 0;
+}
+
+int mcs_take_interim(char* data, size_t* size, void (*pass)(void*, const char*, size_t),
+                     void* context) {
+  using Kind = mcs::http::Interim::Kind;
+  for (;;) {
+    const mcs::http::Interim interim = mcs::http::find_interim({data, *size});
+    if (interim.kind != Kind::kWhole) return interim.kind == Kind::kShort ? 1 : 0;
+    const std::size_t kept = mcs::http::clean_interim(data, interim);
+    if (kept > 0) pass(context, data, kept);
+    *size -= interim.size;
+    std::memmove(data, data + interim.size, *size);
+  }
+}
+
+int mcs_is_invalid_expires(const char* line, size_t size) {
+  constexpr std::string_view kName = "expires:";
+  std::string_view text(line, size);
+  if (!mcs::http::starts_with_ignore_case(text, kName)) return 0;
+  while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.remove_suffix(1);
+  return mcs::http::parse_http_date(mcs::http::trim(text.substr(kName.size())), 0) ? 0 : 1;
 }
 
 }  // extern "C"

@@ -199,15 +199,34 @@ void add_collapsing(Cases& cases) {
        {fill(tagged), purge().with({"Soft-Purge: 1"}), checked(tagged).by(16).of(1), hit().of(1)}});
 }
 
-// nginx 1.22 takes an interim response for the final one and lets the rest through as it comes.
 void add_interim(Cases& cases) {
-  for (const std::string status : {"100 Continue", "103 Early Hints"}) {
-    cases.push_back(leaves_nothing(
-        "RFC9110_15_2_" + status.substr(0, 3) + "IsNotStored",
-        fill().origin_sends_raw("HTTP/1.1 " + status + "\r\nCache-Control: max-age=3600\r\n\r\n" +
-                                "HTTP/1.1 200 OK\r\nCache-Control: no-store\r\n" +
-                                "Content-Length: 4\r\n\r\nlast")));
+  const std::string hints = "\r\nCache-Control: max-age=3600\r\nLink: </a>\r\nX-Hint: 1\r\n\r\n";
+  const auto final_one = [](const std::string& directive) {
+    return "HTTP/1.1 200 OK\r\nCache-Control: " + directive + "\r\nContent-Length: 4\r\n\r\nlast";
+  };
+  for (const std::string status : {"100 Continue", "102 Processing", "103 Early Hints"}) {
+    const std::string name = "RFC9110_15_2_" + status.substr(0, 3);
+    const std::string interim = "HTTP/1.1 " + status + hints;
+    cases.push_back({name + "IsNotStored",
+                     {fill().origin_sends_raw(interim + final_one("no-store")).gives("last"),
+                      miss(kFresh), hit()}});
+    cases.push_back({name + "LeavesTheFinalResponseStorable",
+                     {fill().origin_sends_raw(interim + final_one("max-age=3600")).gives("last"),
+                      hit().gives("last").lacking({"Link", "X-Hint"})}});
+    cases.push_back(
+        {name + "SeveralTimes",
+         {fill().origin_sends_raw(interim + interim + final_one("max-age=3600")).gives("last"),
+          hit().gives("last").lacking({"X-Hint"})}});
   }
+  cases.push_back({"RFC9110_15_2_103IsPassedOn",
+                   {raw("GET {base} HTTP/1.1\r\nHost: {host}\r\n" + kEnd)
+                        .asking(1)
+                        .origin_sends_raw("HTTP/1.1 103 Early Hints" + hints +
+                                          final_one("max-age=3600"))
+                        .gives(103)
+                        .with_any_body()
+                        .having({"Link: </a>", "X-Hint: 1"}),
+                    hit().eventually().gives("last")}});
 }
 
 }  // namespace

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstring>
+
 #include "libglobalcache/api/internal/transaction.h"
 #include "libglobalcache/api/policy.h"
 #include "libglobalcache/http/conditional.h"
+#include "libglobalcache/http/field_filter.h"
 #include "libglobalcache/http/key.h"
 
 namespace mcs::api {
@@ -61,6 +65,32 @@ bool read_request(Transaction& t) {
 }  // namespace mcs::api
 
 using namespace mcs;
+
+extern "C" size_t mcs_refresh_request(const mcs_request* request, char* to, size_t size) {
+  std::size_t n = 0;
+  const auto put = [&](std::string_view text) {
+    if (n < size) std::memcpy(to + n, text.data(), std::min(text.size(), size - n));
+    n += text.size();
+  };
+  put("GET ");
+  put(api::view(request->target));
+  put(" HTTP/1.1\r\n");
+  for (std::size_t i = 0; i < request->field_count; ++i) {
+    const std::string_view name = api::view(request->fields[i].name);
+    const http::FieldId id = http::field_id(name);
+    if (http::is_hop_by_hop(id) || http::is_stripped_on_fill(id) ||
+        id == http::FieldId::kContentLength || http::equals_ignore_case(name, "expect") ||
+        http::equals_ignore_case(name, "http2-settings")) {
+      continue;
+    }
+    put(name);
+    put(": ");
+    put(api::view(request->fields[i].value));
+    put("\r\n");
+  }
+  put("Connection: close\r\n\r\n");
+  return n;
+}
 
 extern "C" size_t mcs_request_key(const mcs_request* request, char* to, size_t size) try {
   http::KeyRequest ask;

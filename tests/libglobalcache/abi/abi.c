@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The C API as programs were compiled against it (version 1.2, x86-64). Whoever breaks a line of this
+ * The C API as programs were compiled against it (version 1.3, x86-64). Whoever breaks a line of this
  * raises MCS_API_VERSION_MAJOR. Compiled as C, which proves that the header is C.
  */
 #include "libglobalcache/globalcache.h"
