@@ -2,12 +2,14 @@
 // mcs-agent: the recovery agent of one node. Started by the first process that joins the domain;
 // ends with its last user.
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
 
+#include "libglobalcache/api/wake.h"
 #include "libglobalcache/cache/global_cache.h"
 #include "libglobalcache/runtime/agent.h"
 
@@ -36,7 +38,11 @@ int run(const std::string& directory, const std::string& name, std::uint32_t nod
     std::fprintf(stderr, "mcs-agent: %s\n", instance.error().message.c_str());
     return 1;
   }
-  cache::GlobalCache cache(**domain, **instance);
+  // Whoever waits for what a dead process was filling is told at once.
+  const int wake = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  cache::GlobalCache cache(**domain, **instance, [&](std::uint32_t slot) {
+    api::WakeSocket::send(wake, api::WakeSocket::path_for((*domain)->path(), slot));
+  });
   (*instance)->recover_all("agent started");
   (*instance)->activate();
   bool ok = false;

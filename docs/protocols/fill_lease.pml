@@ -9,16 +9,18 @@
  *   commit    sealed fields; CAS FILLING -> SEALED, which fails if a purge has counted up in the word
  *             since the last look: read the log from `checked` on (a record that matches, that is
  *             being written or was overwritten: abort) and try again from the word seen before that.
- *             Then of all sealed entries of the key keep the one linked last; wake; fills[] = 0
+ *             Then settle; wake; fills[] = 0
+ *   settle    of all sealed entries of the key keep the one linked last; the word says so
  *   abort     CAS FILLING -> RETIRED; unlink; wake; fills[] = 0; free
- *   retire    limbo[] = link; CAS SEALED -> RETIRED; bucket lock; unlink; unlock; unlinked flag; free
+ *   retire    if the word says that it is not settled, settle it first; limbo[] = link; CAS SEALED ->
+ *             RETIRED; bucket lock; unlink; unlock; unlinked flag; free
  *   wait      waiting += 1; progress |= my bit; still FILLING? then sleep until woken; or pass the
  *             fill over, so that it does not count as one any more
  *   wake      bits = progress; if the descriptor has another version by now: everybody; wake those
  *             whose bit is set and who wait
  *   purge     log on every segment; count up in what is FILLING, retire what is SEALED; acknowledge
- *   recover   release the dead's bucket lock; its fills[]: FILLING -> RETIRED, unlink; SEALED: remove
- *             duplicates; in any case wake; fills[] = 0; complete what it retired
+ *   recover   release the dead's bucket lock; its fills[]: FILLING -> RETIRED, unlink; SEALED: settle;
+ *             in any case wake; fills[] = 0; complete what it retired
  *
  * SCENE 1  two servers want the key, whose old entry is stale; either may pass over the other's fill
  * SCENE 2  one fills, the other one waits; an evictor frees what was filled, for another key
@@ -26,6 +28,8 @@
  *          they are over, the second one asks
  * SCENE 4  one fills while everything is purged; an evictor and somebody who frees an entry store
  *          their hints late; then the second one asks
+ * SCENE 5  one replaces an entry while an evictor frees what is sealed; the other one never sees the
+ *          old entry again once the new one was there, also if the first one was killed
  * A server may be killed between any two stores, in 2 who recovers it too; nobody in 4.
  * Bounds: 3 descriptors, a log of one record, `KILLS` deaths of servers, one of a recoverer. Walks
  * read one descriptor at a time, with its version, and start again when it has changed. Pins, limbo
@@ -44,6 +48,7 @@
  *   BUG_WAKE_FOUND    a recoverer wakes only for a fill that it finds FILLING or SEALED, not for one
  *                     that a dead recoverer, or the dead itself, has already retired
  *   BUG_LOST_BITS     the waiters' bits are believed though the descriptor was reused meanwhile
+ *   BUG_UNSETTLED     an evictor frees an entry whose filler has not come to retire what it replaced
  *   BUG_NO_RECHECK    the waiter sleeps without looking at the entry again
  */
 
@@ -71,6 +76,7 @@ mtype = { FREE, FILLING, SEALED, RETIRED, other_key, this_key };
 typedef Descriptor {
   /* The state word, changed as a whole. */
   mtype state; byte version; byte owner; byte purges; bool passed_over; bool unlinked;
+  bool settled;
   byte next;
   byte progress;              /* waiters: bit per process */
   byte checked;               /* FILLING: sequence of the first purge that may concern it */
@@ -97,12 +103,13 @@ byte kills = KILLS;
 bool recoverer_dies = (SCENE == 2);
 bool dying;                   /* ghost: who was killed has not noticed yet; goes first */
 byte ended;                   /* ghost: servers that are done or dead */
-bit origin = (SCENE <= 2);    /* ghost: what the origin answers now; 1 after what purges are for */
+bit origin = (SCENE <= 2 || SCENE == 5);    /* ghost: what the origin answers now; 1 after what purges are for */
 bool acknowledged;            /* ghost: the purge of this key was acknowledged */
 bool purged;                  /* ghost: all purges are over */
+bool published;               /* ghost: what replaces the old entry was sealed */
 
 #define holds(l) (d[at(l)].version == version_of(l))
-#define fresh(e) (SCENE > 2 -> me == 2 : d[e].content == 1)
+#define fresh(e) (SCENE == 3 || SCENE == 4 -> me == 2 : d[e].content == 1)
 #define runs(p) (alive[p] && !dying)
 
 #define STEP(action) \
@@ -212,19 +219,27 @@ inline remove_duplicates(own) {
   c = 0
 }
 
+inline settle(l) {
+  remove_duplicates(l);
+#if SCENE == 5
+  STEP(if :: holds(l) && d[at(l)].state == SEALED -> d[at(l)].settled = true :: else fi)
+#endif
+}
+
 /* A request to one of two servers. */
 proctype Server(byte me) {
   byte c, l, seen, keep, bits, round, purges;
-  bool won, acknowledged_before;
+  bool won, acknowledged_before, published_before;
 
-#if SCENE > 2
+#if SCENE == 3 || SCENE == 4
   /* The second request comes when the purges are over. */
   if :: me == 2 -> purged :: else fi;
 #endif
 
   /* GlobalCache::find: newest first, up to the first sealed entry. */
 find:
-  STEP(acknowledged_before = acknowledged; c = head; l = 0; seen = 0; won = false);
+  STEP(acknowledged_before = acknowledged; published_before = published;
+       c = head; l = 0; seen = 0; won = false);
   do
   :: c != 0 ->
     STEP(if
@@ -234,6 +249,7 @@ find:
            c = d[at(c)].next
          :: holds(c) && d[at(c)].state == SEALED ->
            assert(!acknowledged_before || d[at(c)].content == 1);
+           assert(!published_before || d[at(c)].content == 1);
            won = fresh(at(c));
            seen = c; c = 0
          :: holds(c) && d[at(c)].state == RETIRED -> c = d[at(c)].next
@@ -243,7 +259,8 @@ find:
   od;
   if
   :: won -> goto done
-  :: !won && l == 0 -> if :: SCENE == 2 && me == 2 -> goto done :: else -> goto begin fi
+  :: !won && l == 0 ->
+    if :: (SCENE == 2 || SCENE == 5) && me == 2 -> goto done :: else -> goto begin fi
   :: else
   fi;
 
@@ -332,7 +349,7 @@ begin:
 
   /* The fill. */
   STEP(d[at(l)].content = origin);
-#if SCENE <= 3
+#if SCENE <= 3 || SCENE == 5
   if
   :: goto abort
   :: skip
@@ -341,7 +358,9 @@ begin:
 
   /* Fill::commit */
   do
-  :: d_step { runs(me) && d[at(l)].purges == purges -> d[at(l)].state = SEALED; d[at(l)].owner = 0 }
+  :: d_step { runs(me) && d[at(l)].purges == purges ->
+              d[at(l)].state = SEALED; d[at(l)].owner = 0; d[at(l)].settled = false;
+              published = (SCENE == 5) }
     break
   :: d_step { runs(me) && d[at(l)].purges != purges -> purges = d[at(l)].purges }
     /* purged_since */
@@ -356,7 +375,7 @@ begin:
     if :: won -> goto abort :: else fi
   :: !alive[me] -> goto died
   od;
-  remove_duplicates(l);
+  settle(l);
 #ifdef BUG_WAKE_LAST
   STEP(fills[me] = 0);
 #endif
@@ -376,13 +395,13 @@ died:
     if :: !alive[me] -> dying = false :: else -> alive[me] = false; recovered[me] = true fi;
     ended++;
     c = 0; l = 0; seen = 0; keep = 0; bits = 0; round = 0; purges = 0;
-    won = false; acknowledged_before = false
+    won = false; acknowledged_before = false; published_before = false
   }
 }
 
 /* GlobalCache::evict_some */
 proctype Evictor() {
-  byte me = EVICTOR, n, l;
+  byte me = EVICTOR, n, l, c, keep;
   bool won;
 #if SCENE == 4
   if
@@ -393,6 +412,14 @@ proctype Evictor() {
   do
   :: n < D && d[n].state == SEALED ->
     l = link(n, d[n].version);
+#if SCENE == 5
+#ifndef BUG_UNSETTLED
+    if :: holds(l) && d[n].state == SEALED && !d[n].settled -> settle(l) :: else fi;
+#endif
+    /* The CAS compares the whole word, with its flags. */
+    retire(l);
+    break;
+#endif
     retire(l);
     if
     :: won ->
@@ -413,7 +440,7 @@ proctype Evictor() {
   od;
 #endif
 died:
-  atomic { n = 0; l = 0; won = false }
+  atomic { n = 0; l = 0; c = 0; keep = 0; won = false }
 }
 
 #define this_purge (SCENE == 4 || n == 1)
@@ -532,7 +559,7 @@ recover:
          fi);
     if
     :: won -> unlink(l); won = true
-    :: !won && holds(l) && d[at(l)].state == SEALED -> remove_duplicates(l); won = true
+    :: !won && holds(l) && d[at(l)].state == SEALED -> settle(l); won = true
     :: else
     fi;
 #ifdef BUG_WAKE_FOUND
@@ -574,12 +601,13 @@ died:
 init {
   atomic {
     d[0].state = FREE; d[1].state = FREE; d[2].state = FREE;
-#if SCENE == 1 || SCENE == 3
+#if SCENE == 1 || SCENE == 3 || SCENE == 5
+    d[0].settled = true;
     d[0].state = SEALED; d[0].version = 1; head = link(0, 1);
 #endif
     run Server(1);
     run Server(2);
-#if SCENE == 2
+#if SCENE == 2 || SCENE == 5
     run Evictor();
 #elif SCENE == 3
     run Purger();

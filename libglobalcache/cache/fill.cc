@@ -105,10 +105,9 @@ Append Fill::flush() {
     head_shown_ = true;
   }
   // Followers read up to here; the low 44 bits never overflow (16 TiB).
-  const std::uint64_t word =
-      descriptor_->progress.fetch_add(body_bytes_ - reported_, std::memory_order_seq_cst);
+  descriptor_->progress.fetch_add(body_bytes_ - reported_, std::memory_order_seq_cst);
   reported_ = body_bytes_;
-  cache_->wake_waiters(word);
+  cache_->wake_waiters(link_, *descriptor_);
   return answer;
 }
 
@@ -201,7 +200,8 @@ bool Fill::commit(std::int64_t checked_ms) {
   store_sealed(d, fields);
 
   const std::uint32_t owner = cache_->instance_.slot_number() + 1;
-  const std::uint64_t sealed = EntryWord::make(link_.version(), EntryState::kSealed, 0);
+  const std::uint64_t sealed =
+      EntryWord::make(link_.version(), EntryState::kSealed, 0, 0, EntryWord::kUnsettled);
   std::uint64_t word = EntryWord::make(link_.version(), EntryState::kFilling, owner);
   while (!d.state.compare_exchange_strong(word, sealed, std::memory_order_seq_cst)) {
     const bool ours = EntryWord::state(word) == EntryState::kFilling &&
@@ -215,10 +215,11 @@ bool Fill::commit(std::int64_t checked_ms) {
       return false;
     }
   }
-  cache_->retire_duplicates(link_, hash_, key_);
+  cache_->settle(link_, d, hash_, key_);
+  // Before the record is cleared, by which a recoverer knows for whom to do it.
+  cache_->wake_waiters(link_, d);
   cache_->area_.fills[static_cast<std::size_t>(slot_)].store(0, kRelease);
   cache_->fills_used_.give_back(slot_);
-  cache_->wake_waiters(d.progress.load(kAcquire));
   *this = Fill{};
   return true;
 }

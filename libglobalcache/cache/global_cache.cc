@@ -21,6 +21,11 @@ constexpr auto kAcquire = std::memory_order_acquire;
 constexpr auto kRelease = std::memory_order_release;
 constexpr auto kAcqRel = std::memory_order_acq_rel;
 
+bool is_unsettled(std::uint64_t word) {
+  return EntryWord::state(word) == EntryState::kSealed &&
+         (EntryWord::flags(word) & EntryWord::kUnsettled) != 0;
+}
+
 // A head larger than this is damage, not a head.
 constexpr std::uint64_t kMaxHead = 1U << 20;
 
@@ -306,7 +311,9 @@ void GlobalCache::report_filler(Link filling, std::uint64_t word) {
       owner > instance_.slot_count() || owner == instance_.slot_number() + 1) {
     return;
   }
-  instance_.control(owner - 1).blocked.fetch_add(1, kRelaxed);
+  const std::uint64_t state = instance_.control(owner - 1).state.load(kAcquire);
+  instance_.report_blocking(
+      runtime::InstanceId::make(owner - 1, runtime::StateWord::incarnation(state)));
 }
 
 bool GlobalCache::still_filling(Link filling) const {
@@ -317,9 +324,12 @@ bool GlobalCache::still_filling(Link filling) const {
          EntryWord::version(word) == filling.version();
 }
 
-void GlobalCache::wake_waiters(std::uint64_t progress) {
-  const std::uint64_t bits = progress >> 44;
-  if (bits == 0 || !wake_) return;
+void GlobalCache::wake_waiters(Link filling, const Descriptor& d) {
+  if (!wake_) return;
+  std::uint64_t bits = d.progress.load(std::memory_order_seq_cst) >> 44;
+  // Evicted and in use for another fill: whoever waited is not known any more.
+  if (EntryWord::version(d.state.load(std::memory_order_seq_cst)) != filling.version()) bits = ~0ULL;
+  if (bits == 0) return;
   for (std::uint32_t slot = 0; slot < instance_.slot_count(); ++slot) {
     if ((bits >> (slot % kWaiterBits) & 1) == 0) continue;
     const std::uint64_t word = instance_.control(slot).state.load(kAcquire);
@@ -407,15 +417,25 @@ bool GlobalCache::retire_as(Link link, Descriptor& d, std::uint64_t expected) {
 bool GlobalCache::retire(Link link) {
   Descriptor* d = memory_.resolve(link);
   if (d == nullptr) return false;
-  for (unsigned attempt = 0; attempt < 64; ++attempt) {
+  for (unsigned attempt = 0; attempt < 8; ++attempt) {
     const std::uint64_t word = d->state.load(kAcquire);
+    if (EntryWord::version(word) != link.version() || !is_unsettled(word)) break;
+    settle(link, *d);
+  }
+  return retire_settled(link, *d);
+}
+
+// Also one that is not settled, if what replaces it is there.
+bool GlobalCache::retire_settled(Link link, Descriptor& d) {
+  for (unsigned attempt = 0; attempt < 64; ++attempt) {
+    const std::uint64_t word = d.state.load(kAcquire);
     if (EntryWord::state(word) != EntryState::kSealed ||
         EntryWord::version(word) != link.version()) {
       return false;
     }
     // Again if somebody sets a flag in between.
-    if (retire_as(link, *d, word)) return true;
-    if (d->state.load(kAcquire) == word) break;
+    if (retire_as(link, d, word)) return true;
+    if (d.state.load(kAcquire) == word) break;
   }
   return false;
 }
@@ -464,7 +484,7 @@ void GlobalCache::retire_filling(Link link, Descriptor& d, std::uint64_t owner_p
             std::memory_order_seq_cst)) {
       if (place < 0) count_orphan(link);
       unlink(link, d);
-      wake_waiters(d.progress.load(kAcquire));
+      wake_waiters(link, d);
       keep_limbo(place);
       return;
     }
@@ -547,6 +567,10 @@ bool GlobalCache::evict_some(std::uint32_t segment, std::uint64_t units) {
         continue;
       }
       const Link link = memory_.link_to(segment, i, EntryWord::version(word));
+      if (is_unsettled(word)) {
+        settle(link, d);
+        continue;
+      }
       const SealedFields fields = load_sealed(d);
       if (!retire_as(link, d, word)) continue;
       any = true;
@@ -583,41 +607,61 @@ GlobalCache::KeyRead GlobalCache::read_key(Link link, const Descriptor& d, std::
 }
 
 // Of two fills of one key that were allowed at once the one that was linked later counts, whichever
-// is sealed first; the other one goes, as do those that either replaces.
-void GlobalCache::retire_duplicates(Link sealed, std::uint64_t hash, std::string_view whole_key) {
+// is sealed first; the other one goes, as do those that either replaces. False: not all were seen.
+bool GlobalCache::retire_duplicates(std::uint64_t hash, std::string_view whole_key) {
   std::array<Link, 8> older;
   std::size_t n = 0;
-  Link newest;
-  std::string key;
-  index_.walk(
-      hash,
-      [&](Link link, const Descriptor& entry, std::uint64_t word) {
-        if (EntryWord::state(word) != EntryState::kSealed) return false;
-        const KeyRead answer = read_key(link, entry, key);
-        if (answer == KeyRead::kGone || (answer == KeyRead::kRead && key != whole_key)) return false;
-        if (newest.value != 0 || answer == KeyRead::kDamaged) {
-          older[n++] = link;
-        } else {
-          newest = link;
-        }
-        return n + 1 == older.size();
-      },
-      [&] {
-        n = 0;
-        newest = {};
-      });
-  // Evicted or replaced already: what is left may be what it replaced, which must not come back.
-  const Descriptor* d = memory_.resolve(sealed);
-  const std::uint64_t word = d == nullptr ? 0 : d->state.load(std::memory_order_seq_cst);
-  if (newest.value != 0 && !(newest == sealed) &&
-      (EntryWord::state(word) != EntryState::kSealed ||
-       EntryWord::version(word) != sealed.version())) {
-    older[n++] = newest;
-  }
-  for (std::size_t i = 0; i < n; ++i) {
-    if (Descriptor* old = memory_.resolve(older[i]); old != nullptr) {
-      if (!retire(older[i])) retire_as_orphan(older[i], *old);
+  do {
+    n = 0;
+    Link newest;
+    std::string key;
+    const WalkEnd end = index_.walk(
+        hash,
+        [&](Link link, const Descriptor& entry, std::uint64_t word) {
+          if (EntryWord::state(word) != EntryState::kSealed) return false;
+          const KeyRead answer = read_key(link, entry, key);
+          if (answer == KeyRead::kGone || (answer == KeyRead::kRead && key != whole_key)) {
+            return false;
+          }
+          if (newest.value != 0 || answer == KeyRead::kDamaged) {
+            older[n++] = link;
+          } else {
+            newest = link;
+          }
+          return n == older.size();
+        },
+        [&] {
+          n = 0;
+          newest = {};
+        });
+    if (end == WalkEnd::kChanged) return false;
+    for (std::size_t i = 0; i < n; ++i) {
+      Descriptor* old = memory_.resolve(older[i]);
+      if (old != nullptr && !retire_settled(older[i], *old)) retire_as_orphan(older[i], *old);
     }
+  } while (n == older.size());
+  return true;
+}
+
+void GlobalCache::settle(Link sealed, Descriptor& d, std::uint64_t hash,
+                         std::string_view whole_key) {
+  if (retire_duplicates(hash, whole_key)) say_settled(sealed, d);
+}
+
+// In the name of a filler that has not come to it, or has died.
+void GlobalCache::settle(Link sealed, Descriptor& d) {
+  const std::uint64_t hash = d.sealed[0].load(kAcquire);
+  std::string key;
+  const KeyRead answer = read_key(sealed, d, key);
+  if (answer == KeyRead::kRead) settle(sealed, d, hash, key);
+  // Nobody knows what it replaces, and it must not stay for ever.
+  if (answer == KeyRead::kDamaged) say_settled(sealed, d);
+}
+
+void GlobalCache::say_settled(Link sealed, Descriptor& d) {
+  std::uint64_t word = d.state.load(kAcquire);
+  while (EntryWord::version(word) == sealed.version() && is_unsettled(word)) {
+    if (d.state.compare_exchange_weak(word, word & ~EntryWord::kUnsettled, kAcqRel)) break;
   }
 }
 

@@ -317,11 +317,17 @@ class GlobalCache final : public runtime::RecoverySteps {
   /// Counted only when the entry is retired: an adopter that looks before forgets the count. Until
   /// then a record of this instance names the entry, so that its recoverer counts it.
   void count_orphan(Link link) { memory_.state(link.segment()).orphans.fetch_add(1); }
-  void wake_waiters(std::uint64_t progress);
+  void wake_waiters(Link filling, const Descriptor& d);
   void report_filler(Link filling, std::uint64_t word);
   enum class KeyRead { kRead, kGone, kDamaged };
   KeyRead read_key(Link link, const Descriptor& d, std::string& key);
-  void retire_duplicates(Link sealed, std::uint64_t hash, std::string_view whole_key);
+  bool retire_duplicates(std::uint64_t hash, std::string_view whole_key);
+  /// Retire what a sealed entry replaces, and say so in its word: only then may it be retired itself,
+  /// else what it replaced could be found again.
+  void settle(Link sealed, Descriptor& d, std::uint64_t hash, std::string_view whole_key);
+  void settle(Link sealed, Descriptor& d);
+  void say_settled(Link sealed, Descriptor& d);
+  bool retire_settled(Link link, Descriptor& d);
   void keep_inherited_limbo(runtime::RecoveryCounts& counts);
   void retire_filling(Link link, Descriptor& d, std::uint64_t owner_plus_one);
   void adopt_orphans(std::uint32_t segment);

@@ -9,9 +9,11 @@
 //   word                    written by                  order, and what a kill leaves
 //   Descriptor.state        CAS                          the only word that decides what an entry is:
 //     FREE -> FILLING       filler                       after its fills[] record names it
-//     FILLING -> SEALED     filler                       after all sealed fields and the payload
+//     FILLING -> SEALED     filler                       after all sealed fields and the payload;
+//                                                        unsettled until what it replaces is retired
 //     FILLING -> RETIRED    filler (abort), recoverer
-//     SEALED -> RETIRED     evictor, purger, replacer    after its limbo[] record names it
+//     SEALED -> RETIRED     evictor, purger, replacer    after its limbo[] record names it, and, if
+//                                                        it is unsettled, after those that it replaces
 //     RETIRED -> RETIRED    its owner: cursor counts freed extents; unlinked flag; owner changes
 //                           when a recoverer takes over
 //     RETIRED -> FREE       its owner, when unlinked, unpinned and all extents are free
@@ -86,6 +88,7 @@ enum class EntryState : std::uint8_t {
 struct EntryWord {
   static constexpr std::uint64_t kUnlinked = 1;      // RETIRED: no longer in its chain
   static constexpr std::uint64_t kPurgeCheck = 2;    // FILLING: purges ran since; cursor counts them
+  static constexpr std::uint64_t kUnsettled = 2;     // SEALED: older entries of the key may be left
   static constexpr std::uint64_t kSoftPurged = 4;    // SEALED: to be treated as stale
   static constexpr std::uint64_t kPassedOver = 8;    // FILLING: silent too long, others may fill too
   static constexpr std::uint64_t kOverridden = 8;    // SEALED: another entry may hold a newer head

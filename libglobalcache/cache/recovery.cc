@@ -56,16 +56,13 @@ bool GlobalCache::take_over(const DeadInstance& dead, RecoveryCounts& counts) {
           retire_filling(link, *d, their_owner);
           ++counts.fills;
         } else if (EntryWord::state(word) == EntryState::kSealed) {
-          // It died between publishing and retiring the entry it replaced.
-          std::string key;
-          if (read_key(link, *d, key) == KeyRead::kRead) {
-            retire_duplicates(link, d->sealed[0].load(kAcquire), key);
-          }
-          wake_waiters(d->progress.load(kAcquire));
+          settle(link, *d);
         } else if (is_orphan(word)) {
           count_orphan(link);
         }
       }
+      // In any case: who ended the fill, it or a recoverer, may have died before doing so.
+      wake_waiters(link, *d);
     }
     record.store(0, kRelease);
   }

@@ -204,7 +204,9 @@ SpaceAnswer Space::grow_in(std::uint32_t segment, std::uint64_t number, Link ent
     const std::uint64_t word = group.lock.load();
     if (OwnerLock::is_held(word)) {
       const InstanceId holder = OwnerLock::owner(word);
-      if (instance_.is_dead(holder)) instance_.recover(holder.slot(), "lock wait");
+      if (!instance_.is_dead(holder) || !instance_.recover(holder.slot(), "lock wait")) {
+        instance_.report_blocking(holder);
+      }
     }
     return SpaceAnswer::kBusy;
   }

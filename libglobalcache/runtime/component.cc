@@ -160,7 +160,7 @@ Result<void> Component::make_or_adopt() {
   if (state_of(word) == kMaking) {
     const InstanceId maker{c.maker.load(kAcquire)};
     if (maker.valid() && maker != instance_.id() && !instance_.is_dead(maker)) {
-      GlobalMutex::report_blocking(instance_, maker);
+      instance_.report_blocking(maker);
       return fail(ErrorCode::kBusy, "being made");
     }
     // Its maker died: whoever moves the maker word makes it again.
@@ -296,7 +296,7 @@ bool Component::all_acknowledged(std::uint32_t generation) const {
     if (instance_.slot(id.slot()).acknowledged[number_].load(kAcquire) == generation) continue;
     if (id != instance_.id()) {
       if (instance_.is_dead(id)) continue;
-      GlobalMutex::report_blocking(instance_, id);
+      instance_.report_blocking(id);
     }
     all = false;
   }
@@ -335,7 +335,7 @@ void Component::coordinate() {
   std::uint64_t coordinator = c.coordinator.load(kAcquire);
   const InstanceId other{coordinator};
   if (other.valid() && other != instance_.id() && alive(other)) {
-    GlobalMutex::report_blocking(instance_, other);
+    instance_.report_blocking(other);
     return;
   }
   if (!c.coordinator.compare_exchange_strong(coordinator, instance_.id().value, kAcqRel)) return;

@@ -158,17 +158,12 @@ void GlobalMutex::look_at_holder(MutexCell& cell, bool in_vain) {
   const InstanceId holder = OwnerLock::owner(word);
   if (holder == instance_.id()) return;
   if (!instance_.is_dead(holder)) {
-    if (in_vain) report_blocking(instance_, holder);
+    if (in_vain) instance_.report_blocking(holder);
     return;
   }
   // Not only this mutex: everything the dead instance held is wanted by somebody.
   instance_.recover(holder.slot(), "mutex wait");
   abandon(cell, holder);
-}
-
-void GlobalMutex::report_blocking(const Instance& instance, InstanceId holder) {
-  if (!holder.valid() || holder.slot() >= instance.slot_count()) return;
-  instance.control(holder.slot()).blocked.fetch_add(1, kRelaxed);
 }
 
 bool GlobalMutex::enqueue(MutexCell& cell) {

@@ -91,8 +91,6 @@ class GlobalMutex {
   /// Free a mutex that `dead` held, marked abandoned. For recoverers.
   static bool abandon(MutexCell& cell, InstanceId dead);
   static MutexCell* resolve(const Instance& instance, LockRef ref);
-  /// Somebody waits in vain for what `holder` should do; if it is stopped, the agent ends it.
-  static void report_blocking(const Instance& instance, InstanceId holder);
 
  private:
   MutexCell* cell() const;

@@ -253,6 +253,21 @@ bool Instance::is_dead(InstanceId id) const {
   return !liveness_.held(id.slot());
 }
 
+void Instance::report_blocking(InstanceId holder) const {
+  // A holder, its recoverer, that one's recoverer …: each has died after the one before.
+  for (unsigned step = 0; step < 8 && holder.valid() && holder.slot() < slot_count_; ++step) {
+    if (holder == id_) return;
+    SlotControl& their = control(holder.slot());
+    if (!is_dead(holder)) {
+      their.blocked.fetch_add(1, std::memory_order_relaxed);
+      return;
+    }
+    const std::uint64_t word = their.state.load(std::memory_order_acquire);
+    if (StateWord::incarnation(word) != holder.incarnation()) return;
+    holder = InstanceId{their.recoverer.load(std::memory_order_acquire)};
+  }
+}
+
 OwnerLock* Instance::resolve_lock(LockRef ref) const {
   if (ref.segment() >= domain_.node_count()) return nullptr;
   gsm::Segment& segment = domain_.segment(ref.segment());
@@ -560,10 +575,7 @@ LockAnswer Instance::Op::lock(OwnerLock& lock, LockRef ref) {
     pause_before_retry(attempt);
   }
   record_->lock.store(0, std::memory_order_release);
-  const InstanceId holder = OwnerLock::owner(lock.load());
-  if (holder.valid() && holder.slot() < instance_.slot_count_) {
-    instance_.control(holder.slot()).blocked.fetch_add(1, std::memory_order_relaxed);
-  }
+  instance_.report_blocking(OwnerLock::owner(lock.load()));
   return LockAnswer::kBusy;
 }
 

@@ -143,6 +143,9 @@ class Instance {
 
   /// Whether the instance `id` is certainly gone: its slot has moved on, or its lock is free.
   bool is_dead(InstanceId id) const;
+  /// Somebody waits in vain for what `holder` should do. It is reported in SlotControl.blocked, or if
+  /// it is dead, whoever has the duty to recover it; the agent ends whom it finds stopped.
+  void report_blocking(InstanceId holder) const;
   /// Recover the instance in `slot` if it is dead. True: nothing is left to recover there. False also
   /// while another thread of this process is at it.
   /// `exited`: the incarnation whose exit the kernel reported, which outranks a liveness lock that a

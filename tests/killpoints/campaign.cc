@@ -233,6 +233,9 @@ Campaign::Outcome Campaign::learn() {
   for (const unsigned k : keys_) {
     if (before[k] && k != kTarget && k != kFresh && k != 29 && present(k)) must_hit_.insert(k);
   }
+  if (world_.member(kFirstSurvivor).alive) {
+    world_.as(kFirstSurvivor, [&] { world_.check_woken(); });
+  }
   finish_the_living();
   if (world_.violated()) report(0, 0, false, outcome);
   return outcome;
@@ -294,6 +297,15 @@ void Campaign::look(unsigned m, bool must_hit) {
 void Campaign::work_beside_the_dead(unsigned m) {
   world_.put(m, 12, 3);
   world_.put(m, kFresh, 8);
+  // What the dead one stored is seen and evicted: what it replaced must not come back.
+  cache::Hit hit;
+  cache::GlobalCache& cache = *world_.member(m).cache;
+  if (world_.get(m, kTarget) >= 0 &&
+      cache.find(world_.key(m, kTarget), hit).found == cache::Found::kHit) {
+    cache.release(hit);
+    cache.retire(hit.link);
+    world_.get(m, kTarget);
+  }
   if (!start_->evicts) world_.purge_key(m, 1);
   world_.member(m).cache->tick();
 }
@@ -368,6 +380,7 @@ void Campaign::aftermath(Outcome& outcome, std::uint64_t second, bool eager) {
     flush_delayed();
   }
   look(m, !eager);
+  world_.as(m, [&] { world_.check_woken(); });
   finish_the_living();
   // What a stopped process held up is tried again.
   world_.as(m, [&] { world_.member(m).instance->recover_all("test"); });

@@ -184,6 +184,7 @@ void Explorer::conclude() {
   w.as(kThirdSurvivor, [&] {
     for (const unsigned k : {kTarget, kFresh, 29U, 1U, 20U}) w.get(kThirdSurvivor, k);
     w.member(kThirdSurvivor).instance->recover_all("test");
+    w.check_woken();
   });
   for (unsigned m = 0; m < kMembers; ++m) {
     if (!w.member(m).alive) continue;

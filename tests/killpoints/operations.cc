@@ -102,6 +102,20 @@ void add_fills(std::vector<Operation>& all) {
                  }});
   all.push_back({"fill abort", kVictim, filling(kBig, 1, true),
                  [](World& w, const StartState&, unsigned m) { w.state().fills[m].abort(); }});
+  // Somebody waits for it.
+  const auto waited = [](unsigned key) -> Prepare {
+    return [=](World& w, const StartState& s, unsigned m) {
+      if (!filling(key, 1, true)(w, s, m) || !joined(w, kFirstSurvivor)) return false;
+      w.as(kFirstSurvivor, [&] { w.wait_for(kFirstSurvivor, w.state().fills[m]); });
+      return true;
+    };
+  };
+  all.push_back({"fill commit awaited", kVictim, waited(kTarget),
+                 [](World& w, const StartState& s, unsigned m) {
+                   expect_stored(w, s, w.put_commit(kTarget, 1 + m, w.state().fills[m]));
+                 }});
+  all.push_back({"fill abort awaited", kVictim, waited(kFresh),
+                 [](World& w, const StartState&, unsigned m) { w.state().fills[m].abort(); }});
   all.push_back({"follow", kVictim, other_fills, [](World& w, const StartState&, unsigned m) {
                    cache::Follow follow;
                    cache::Hit hit;

@@ -19,11 +19,6 @@ inline constexpr unsigned kOther = 4;    // held up, or dead already
 inline constexpr unsigned kAnother = 5;  // likewise
 inline constexpr unsigned kJoiner = 6;   // not a member yet
 
-// The key that operations are about (in the long chain, unless the class says otherwise), and one
-// that nobody has stored.
-inline constexpr unsigned kTarget = 3;
-inline constexpr unsigned kFresh = 7;
-
 // What kFirstSurvivor fills beside operations; theirs are below.
 inline constexpr unsigned kOtherVersion = 9;
 

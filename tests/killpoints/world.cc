@@ -147,7 +147,13 @@ bool World::join(unsigned m, std::uint32_t node) {
   if (!joined) return false;
   Member& self = member(m);
   self.instance = joined->release();
-  self.cache = new cache::GlobalCache(*state_->domain, *self.instance);
+  self.cache = new cache::GlobalCache(
+      *state_->domain, *self.instance,
+      [this, m](std::uint32_t slot) {
+        // A system call; this store makes it an instant to be killed at.
+        member(m).instance->own().joined_ms = 0;
+        state_->woken |= std::uint64_t{1} << slot;
+      });
   self.instance->activate();
   self.alive = true;
   return true;
@@ -248,6 +254,7 @@ Put World::put_begin(unsigned m, unsigned k, unsigned version, cache::Fill& fill
   state_->begun[k] |= 1U << version;
   state_->gone[k] &= ~(1U << version);
   state_->older[version] = state_->committed[k];
+  if (k == kTarget) state_->target_older[version] = state_->committed[k] & ~(1U << version);
   const Head head{kHeadMagic, k, version, size_of(*state_, k, version)};
   fill.set_head(std::as_bytes(std::span(&head, 1)), head.body_bytes);
   return Put::kStored;
@@ -333,9 +340,27 @@ int World::get(unsigned m, unsigned k) {
     violate("key %u: version %u may not be there any more (allowed %#x)", k, version,
             state_->allowed[k]);
   }
+  if (k == kTarget && !violated()) state_->allowed[k] &= ~state_->target_older[version];
   cache.touch(hit);
   cache.release(hit);
   return static_cast<int>(version);
+}
+
+void World::wait_for(unsigned m, const cache::Fill& fill) {
+  state_->waited = fill.link();
+  state_->waiter = m;
+  auto& area = *reinterpret_cast<cache::CacheArea*>(member(m).instance->own_component_area());
+  area.waiting.store(1);
+  member(m).cache->announce_wait(fill.link());
+}
+
+void World::check_woken() {
+  const Member& waiter = member(state_->waiter);
+  if (state_->waited.value == 0 || !waiter.alive) return;
+  if (waiter.cache->still_filling(state_->waited)) return;
+  if ((state_->woken >> waiter.instance->slot_number() & 1) == 0) {
+    violate("process %u waits for a fill that is over and was never woken", state_->waiter);
+  }
 }
 
 bool World::pin(unsigned m, unsigned k) {

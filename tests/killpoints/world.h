@@ -44,6 +44,10 @@ inline constexpr unsigned kMembers = 12;
 inline constexpr unsigned kKeys = 224;
 // Keys below this one share a bucket.
 inline constexpr unsigned kChainKeys = 16;
+// The key that operations are about (in the long chain, unless the class says otherwise), and one
+// that nobody has stored.
+inline constexpr unsigned kTarget = 3;
+inline constexpr unsigned kFresh = 7;
 
 /// The words of shared memory by name, for reports and to seed bugs.
 enum class WordKind {
@@ -80,6 +84,11 @@ struct WorldState {
   std::array<std::uint8_t, 256> hit_owner{};
   unsigned hit_count = 0;
   std::array<runtime::Component*, kMembers> components{};  // nullptr: not a member
+  // Of kTarget, by version: those committed when its fill began. Once it was seen they are gone.
+  std::array<std::uint32_t, 32> target_older{};
+  cache::Link waited;          // a fill that `waiter` waits for
+  unsigned waiter = 0;
+  std::uint64_t woken = 0;     // bit per slot that was sent a wake
   std::uint64_t counted = 0;  // what add_stat was told
   std::uint64_t counting = 0;  // an addition that may or may not have happened
 };
@@ -122,6 +131,10 @@ class World {
   /// If anybody uses it: whatever was left half done comes to its end, and `m` can use it.
   void settle_component(unsigned m);
   cache::Key key(unsigned m, unsigned key) const;
+  /// Register as a process that waits for what `fill` fills, as requests do.
+  void wait_for(unsigned m, const cache::Fill& fill);
+  /// Whoever waits for a fill that is over was woken.
+  void check_woken();
   /// Grows whenever somebody looks for something to evict.
   std::uint64_t eviction_steps() const;
 

@@ -216,6 +216,9 @@ void World::check_entries(bool pins_held) {
         case EntryState::kOverflow:
           continue;
         case EntryState::kSealed:
+          if ((EntryWord::flags(word) & EntryWord::kUnsettled) != 0) {
+            violate("entry %lu: sealed, and what it replaces was never looked for", i);
+          }
           if (visits != 1) violate("entry %lu: sealed and in %u chains", i, visits);
           break;
         case EntryState::kRetired:

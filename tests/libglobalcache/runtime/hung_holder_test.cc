@@ -74,6 +74,7 @@ class HungHolderTest : public testing::Test {
   }
   void TearDown() override {
     stop_ = true;
+    held_up_ = false;
     if (thread_.joinable()) thread_.join();
     if (child_ > 0) {
       ::kill(child_, SIGKILL);
@@ -93,9 +94,9 @@ class HungHolderTest : public testing::Test {
       if (traced) ::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
       Member m = Member::join(directory_, "stopped/1");
       while (!runtime::send_hello(m.domain->path(), 0, m.instance->id())) ::usleep(1000);
-      const std::function<void()> let_go = take(m);
       const std::uint32_t slot = m.instance->slot_number();
       if (::write(ready_[1], &slot, sizeof slot) != sizeof slot) ::_exit(2);
+      const std::function<void()> let_go = take(m);
       ::raise(SIGSTOP);
       let_go();
       m.cache->leave();
@@ -116,6 +117,7 @@ class HungHolderTest : public testing::Test {
       runtime::Agent agent(*m.instance, m.domain->path(), {kHangLimitMs, 600000}, [&] {
         m.cache->tick();
         ++ticks_;
+        while (held_up_) std::this_thread::yield();
       });
       agent.run(&stop_);
       m.cache->leave();
@@ -181,6 +183,16 @@ class HungHolderTest : public testing::Test {
   std::thread thread_;
   volatile bool stop_ = false;
   std::atomic<unsigned> ticks_{0};
+  std::atomic<bool> held_up_{false};  // the agent, after its round
+};
+
+/// Stops the process in the middle of recovering another one.
+class StoppingSteps final : public runtime::RecoverySteps {
+ public:
+  void repair_operation(const runtime::DeadInstance&, runtime::OpRecord&) override {
+    ::raise(SIGSTOP);
+  }
+  bool take_over(const runtime::DeadInstance&, runtime::RecoveryCounts&) override { return true; }
 };
 
 std::function<void()> take_bucket(Member& m) {
@@ -213,6 +225,41 @@ TEST_F(HungHolderTest, WhoHoldsAGroupOthersNeedIsKilledAndRecovered) {
   // Its space cannot be given back while the group is locked.
   EXPECT_EQ(survivor_.cache->purge(cache::PurgeKind::kKey, kKey), 1U);
   expect_killed_and_recovered([&] { survivor_.cache->tick(); });
+}
+
+TEST_F(HungHolderTest, WhoStopsWhileRecoveringTheHolderIsKilledAndBothRecovered) {
+  // The one that dies with the bucket locked; it says when it has it.
+  int ready[2];
+  ASSERT_EQ(::pipe(ready), 0);
+  const pid_t holder = ::fork();
+  ASSERT_GE(holder, 0);
+  if (holder == 0) {
+    Member m = Member::join(directory_, "holder/1");
+    take_bucket(m);
+    const std::uint32_t slot = m.instance->slot_number();
+    if (::write(ready[1], &slot, sizeof slot) != sizeof slot) ::_exit(2);
+    for (;;) ::pause();
+  }
+  std::uint32_t holder_slot = 0;
+  ASSERT_EQ(::read(ready[0], &holder_slot, sizeof holder_slot),
+            static_cast<ssize_t>(sizeof holder_slot));
+  // The agent does not look until the recoverer has begun.
+  held_up_ = true;
+  start_child([&](Member& m) -> std::function<void()> {
+    StoppingSteps steps;
+    m.instance->set_steps(&steps);
+    ::kill(holder, SIGKILL);
+    while (m.liveness->held(holder_slot)) ::usleep(100);
+    m.instance->recover_all("test");
+    ::_exit(5);  // it was to stop before
+  });
+  ASSERT_EQ(::waitpid(holder, nullptr, 0), holder);
+  ::close(ready[0]);
+  ::close(ready[1]);
+  held_up_ = false;
+  expect_killed_and_recovered([&] { store(*survivor_.cache, kKey); });
+  EXPECT_EQ(StateWord::state(survivor_.instance->control(holder_slot).state.load()),
+            InstanceState::kFree);
 }
 
 std::function<void()> take_fill(Member& m) {
