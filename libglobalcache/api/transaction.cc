@@ -65,6 +65,8 @@ void reset(Transaction& t) {
   t.windowed = false;
   t.window_first = t.window_end = 0;
   t.announced.reset();
+  t.part_of = t.before = t.part_rest = 0;
+  t.wants_part = t.has_part = false;
   t.wait_until_ns = t.waited_since_ns = 0;
   t.waited_for = {};
   t.waited_progress = 0;
@@ -326,6 +328,8 @@ mcs_outcome run(Transaction& t, mcs_response& out) {
     t.now_ms = t.process->wall_ms();
     look_up(t);
     decide(t);
+    const bool bypass = (t.ask.flags & MCS_REQUEST_BYPASS) != 0;
+    if (!bypass && !refreshes(t) && answer_with_part(t, out)) return MCS_RESPONSE;
     if (refreshes(t)) {
       if ((t.has_hit && t.decision.verdict == Reuse::kHit) || t.filling.value != 0) {
         return MCS_DECLINED;
@@ -360,7 +364,10 @@ mcs_outcome run(Transaction& t, mcs_response& out) {
       if (step == Step::kForward) return forward(t, out);
     } else {
       // Where responses are not stored, a part or a 304 must not become a whole body.
-      const bool partly = (t.has_range || t.has_conditions) && is_hit_for_miss(t);
+      const bool partly =
+          (t.has_range || t.has_conditions) &&
+          (t.part_of > largest_object(*t.process, *t.policy) || is_hit_for_miss(t));
+      t.wants_part = partly;
       if (!refreshes(t) && (partly || (begins == 0 && !t.has_hit && !count_use(t)))) return forward(t, out);
       step = try_to_fill(t, begins++);
       if (step == Step::kForward) {
@@ -394,6 +401,7 @@ void let_go(Transaction& t) {
   t.registered = false;
   t.fill.abort();
   release_hit(t);
+  release_part(t);
   t.cache().release(t.follow);
   t.following = false;
 }

@@ -191,6 +191,152 @@ void add_misses(Cases& cases) {
                     hit().with({"Range: bytes=2-3"}).gives(206, "23")}});
 }
 
+// What is known not to be storable as a whole is fetched, and stored, in parts.
+void add_stored_parts(Cases& cases) {
+  const Step unstorable = fill_body({"Cache-Control: no-store"});
+  const auto tagged = [](const std::string& range, const std::string& tag = "\"a\"") {
+    return Fields{"Cache-Control: max-age=3600", "ETag: " + tag, "X-Own: 1",
+                  "Content-Range: bytes " + range};
+  };
+  // A request for a part that the origin answers with `bytes`.
+  const auto part = [](const std::string& range, const Fields& answer, const std::string& bytes) {
+    return miss()
+        .with({"Range: bytes=" + range})
+        .answered(206, answer)
+        .origin_sends(bytes)
+        .reaching({"Range: bytes=" + range})
+        .gives(206, bytes);
+  };
+  const auto held = [](const std::string& range, const std::string& bytes,
+                       const std::string& content_range) {
+    return hit()
+        .with({"Range: bytes=" + range})
+        .gives(206, bytes)
+        .having({"Content-Range: bytes " + content_range, "X-Own: 1", "Age: *"});
+  };
+  // A request that the origin sees, and answers with something that is not stored.
+  const auto not_from_the_part = [](const Fields& request) {
+    return miss()
+        .with(request)
+        .answered(206, {"Cache-Control: no-store", "Content-Range: bytes 0-1/11"})
+        .origin_sends("xy")
+        .reaching({"Range: *"});
+  };
+  const Step first = part("0-4", tagged("0-4/11"), "01234");
+  cases.push_back({"RFC9111_3_3_APartIsStored",
+                   {unstorable, first, held("0-4", "01234", "0-4/11"), held("1-2", "12", "1-2/11"),
+                    held("0-0", "0", "0-0/11"), held("4-4", "4", "4-4/11")}});
+  cases.push_back({"RFC9111_3_3_APartIsStoredForBothServers",
+                   {unstorable, first, held("0-4", "01234", "0-4/11").on_the_other()}});
+  cases.push_back({"RFC9111_3_3_TheLastPartIsStored",
+                   {unstorable, part("-5", tagged("6-10/11"), "6789A"),
+                    held("-3", "89A", "8-10/11"), held("7-", "789A", "7-10/11"),
+                    held("6-99", "6789A", "6-10/11")}});
+  cases.push_back({"RFC9111_3_3_WhatIsNotHeldIsAskedFor",
+                   {unstorable, first, part("4-6", tagged("4-6/11", "\"b\""), "xyz")}});
+  cases.push_back({"RFC9111_3_3_AStoredPartIsNotTheWhole",
+                   {unstorable, first, miss(kTagged).origin_sends(kBody).gives(200, kBody),
+                    hit().gives(200, kBody)}});
+  cases.push_back({"RFC9111_3_3_AStoredPartIsNoneOfSeveral",
+                   {unstorable, first,
+                    not_from_the_part({"Range: bytes=0-1,3-4"})}});
+  cases.push_back(
+      {"RFC9111_3_3_OnlyIfCachedGetsAPart",
+       {unstorable, first,
+        hit().with({"Range: bytes=0-1", "Cache-Control: only-if-cached"}).gives(206, "01"),
+        hit().with({"Range: bytes=0-5", "Cache-Control: only-if-cached"}).gives(504)}});
+  cases.push_back({"RFC9111_4_3_2_APartAnswersACondition",
+                   {unstorable, first,
+                    hit().with({"Range: bytes=0-1", "If-None-Match: \"a\""}).gives(304)}});
+  cases.push_back({"RFC9110_13_1_5_IfRangeOfAStoredPart",
+                   {unstorable, first,
+                    hit().with({"Range: bytes=0-1", "If-Range: \"a\""}).gives(206, "01"),
+                    not_from_the_part({"Range: bytes=0-1", "If-Range: \"b\""})}});
+  cases.push_back({"RFC9111_4_2_AStalePartIsAskedFor",
+                   {unstorable,
+                    part("0-4", {"Cache-Control: max-age=10", "Age: 20", "ETag: \"a\"",
+                                 "Content-Range: bytes 0-4/11"},
+                         "01234"),
+                    part("0-4", tagged("0-4/11"), "01234"), held("0-4", "01234", "0-4/11")}});
+  cases.push_back({"RFC9111_4_4_AnUnsafeRequestInvalidatesAPart",
+                   {unstorable, first, does("POST", {}),
+                    fill_body().with({"Range: bytes=0-4"}).hiding({"Range"}).gives(206, "01234")}});
+  cases.push_back({"Purge_OfAPart", {unstorable, first, purge(), fill_body(kTagged), hit()}});
+  cases.push_back({"RFC9111_4_1_APartOfAVariant",
+                   {unstorable,
+                    part("0-4",
+                         {"Cache-Control: max-age=3600", "ETag: \"a\"", "X-Own: 1", "Vary: X-A",
+                          "Content-Range: bytes 0-4/11"},
+                         "01234"),
+                    held("1-2", "12", "1-2/11"),
+                    not_from_the_part({"Range: bytes=1-2", "X-A: 1"})}});
+
+  const struct {
+    std::string name, one, one_is, one_bytes, other, other_is, other_bytes;
+  } joined[] = {
+      {"Following", "0-4", "0-4/11", "01234", "5-10", "5-10/11", "56789A"},
+      {"Preceding", "5-10", "5-10/11", "56789A", "0-4", "0-4/11", "01234"},
+      {"Overlapping", "0-6", "0-6/11", "0123456", "4-10", "4-10/11", "456789A"},
+      {"OverlappingBefore", "4-10", "4-10/11", "456789A", "0-6", "0-6/11", "0123456"},
+      {"Surrounding", "3-5", "3-5/11", "345", "0-10", "0-10/11", "0123456789A"},
+  };
+  for (const auto& row : joined) {
+    cases.push_back({"RFC9111_3_4_" + row.name + "PartsMakeTheWhole",
+                     {unstorable, part(row.one, tagged(row.one_is), row.one_bytes),
+                      part(row.other, tagged(row.other_is), row.other_bytes),
+                      hit().gives(200, kBody).lacking({"Content-Range"}).having({"X-Own: 1"}),
+                      held("3-7", "34567", "3-7/11")}});
+  }
+  cases.push_back({"RFC9111_3_4_AGrowingPart",
+                   {unstorable, part("4-5", tagged("4-5/11"), "45"),
+                    part("6-7", tagged("6-7/11"), "67"), part("2-4", tagged("2-4/11"), "234"),
+                    part("0-5", tagged("0-5/11"), "012345"), held("1-7", "1234567", "1-7/11"),
+                    part("6-8", tagged("6-8/11"), "678"), held("0-8", "012345678", "0-8/11"),
+                    miss(kTagged).origin_sends(kBody).gives(200, kBody)}});
+  cases.push_back({"RFC9110_15_3_7_3_TheLaterPartGivesTheFields",
+                   {unstorable, first,
+                    part("5-6",
+                         {"Cache-Control: max-age=100", "ETag: \"a\"", "X-Own: 2",
+                          "Content-Range: bytes 5-6/11"},
+                         "56"),
+                    hit()
+                        .with({"Range: bytes=3-6"})
+                        .gives(206, "3456")
+                        .having({"X-Own: 2", "Cache-Control: max-age=100"})}});
+  const struct {
+    std::string name, range, bytes, tag;
+  } apart[] = {{"WithAGap", "6-7/11", "67", "\"a\""},
+               {"WithAnotherTag", "5-7/11", "567", "\"b\""},
+               {"OfAnotherLength", "5-7/12", "567", "\"a\""}};
+  for (const auto& row : apart) {
+    const std::string range = row.range.substr(0, 3);
+    cases.push_back({"RFC9111_3_4_Parts" + row.name + "StayApart",
+                     {unstorable, first, part(range, tagged(row.range, row.tag), row.bytes),
+                      held(range, row.bytes, row.range),
+                      part("0-4", tagged("0-4/11", row.tag), "01234")}});
+  }
+  const struct {
+    std::string name;
+    Fields answer;
+  } refused[] = {
+      {"WithoutATag", {"Cache-Control: max-age=3600", "Content-Range: bytes 0-4/11"}},
+      {"WithAWeakTag", tagged("0-4/11", "W/\"a\"")},
+      {"OfUnknownLength", tagged("0-4/*")},
+      {"OfAnotherSize", tagged("0-9/11")},
+      {"BeyondTheEnd", tagged("0-4/3")},
+      {"InAnotherUnit",
+       {"Cache-Control: max-age=3600", "ETag: \"a\"", "Content-Range: lines 0-4/11"}},
+      {"WithoutContentRange", {"Cache-Control: max-age=3600", "ETag: \"a\""}},
+      {"OfNoStore",
+       {"Cache-Control: no-store", "ETag: \"a\"", "Content-Range: bytes 0-4/11"}},
+  };
+  for (const auto& row : refused) {
+    cases.push_back({"RFC9111_3_3_APart" + row.name + "IsNotStored",
+                     {unstorable, part("0-4", row.answer, "01234"),
+                      part("0-4", row.answer, "01234")}});
+  }
+}
+
 }  // namespace
 
 Cases range_cases() {
@@ -198,6 +344,7 @@ Cases range_cases() {
   add_ranges_of_stored(cases);
   add_if_range(cases);
   add_misses(cases);
+  add_stored_parts(cases);
   return cases;
 }
 

@@ -9,6 +9,7 @@
 //   "v" spec "\0" values a response selected by Vary (http/vary.h)
 //   "h" variant          a newer head of that variant's response, whose body is not copied
 //   "l" values language  a note: the name of the variant that is in that language
+//   "p" variant          a part of that variant's representation
 //   "m", "u"             markers: not storable at present; how often it was asked for
 //
 // The cache checks the head's bytes against their checksum before anybody sees them, so nothing here
@@ -34,6 +35,7 @@ enum class EntryKind : std::uint8_t {
   kSpecs = 2,     // no fields; the block holds specs, each with its length as u16
   kMarker = 3,    // no fields; Descriptor.checked holds a time or a counter; the block holds a note
   kOverride = 4,  // fields and freshness of a response whose body is in the entry `body`
+  kPartial = 5,   // the bytes meta.range_first..range_last; fields and status as of the whole
 };
 
 inline constexpr std::string_view kMissMarker = "m";

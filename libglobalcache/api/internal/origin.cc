@@ -292,7 +292,11 @@ mcs_verdict take(Transaction& t, const Response& response, mcs_response& reply) 
       length != kUnknownBody) {
     t.announced = length;
   }
-  if (decision.store() && response.status != 206 && has_lease(t, decision)) {
+  if (decision.store() && response.status == 206) {
+    t.storing = begin_storing_part(t, response.fields, response.info, decision);
+    t.story.stored = t.storing;
+    if (!t.storing) release_part(t);
+  } else if (decision.store() && has_lease(t, decision)) {
     t.storing = begin_storing(t, response, decision);
     t.story.stored = t.storing;
     if (!t.storing) mark_hit_for_miss(t);
@@ -306,13 +310,14 @@ mcs_verdict take(Transaction& t, const Response& response, mcs_response& reply) 
 }
 
 void stop_storing(Transaction& t) {
+  release_part(t);
   t.storing = false;
   t.fill.abort();
   t.process->count(kFillFailures);
 }
 
 void store_bytes(Transaction& t, std::span<const std::byte> bytes) {
-  const std::uint64_t total = t.fill.body_bytes() + bytes.size();
+  const std::uint64_t total = t.fill.body_bytes() - t.before + bytes.size();
   if (total > t.largest || (t.announced && total > *t.announced)) {
     if (total > t.largest) mark_hit_for_miss(t);
     stop_storing(t);
@@ -349,6 +354,7 @@ mcs_verdict mcs_origin_response(mcs_transaction* t, int status, const mcs_field*
     return api::take(*t, response, *reply);
   } catch (const std::exception&) {
     // Out of memory: sent on as it is.
+    api::release_part(*t);
     t->storing = false;
     t->windowed = false;
     t->fill.abort();
@@ -383,12 +389,15 @@ int mcs_origin_end(mcs_transaction* t, int complete) {
   if (!t->storing) return 0;
   t->storing = false;
   try {
-    const bool whole = complete != 0 && t->fill.body_bytes() >= t->policy->min_object &&
-                       (!t->announced || t->fill.body_bytes() == *t->announced);
+    const bool whole =
+        complete != 0 && t->fill.body_bytes() >= t->policy->min_object &&
+        (!t->announced || t->fill.body_bytes() == t->before + *t->announced) &&
+        api::append_rest_of_part(*t);
     if (whole && t->fill.commit(t->process->wall_ms())) return 1;
   } catch (const std::exception&) {
     // Given up below.
   }
+  api::release_part(*t);
   t->fill.abort();
   t->process->count(api::kFillFailures);
   return 0;

@@ -221,7 +221,7 @@ Scratch& thread_scratch() {
 
 // The selected stretches of the body as `scratch.cuts`; multipart texts are copied to `at`.
 void lay_out(const Selection& selection, const http::RangeSet& set, std::uint64_t length,
-             const Plan& plan, char* at, Scratch& scratch) {
+             std::uint64_t held_from, const Plan& plan, char* at, Scratch& scratch) {
   scratch.cuts.clear();
   if (selection.ranges == 0) {
     cut(scratch.pieces, 0, length, scratch.cuts);
@@ -234,7 +234,7 @@ void lay_out(const Selection& selection, const http::RangeSet& set, std::uint64_
   };
   for (std::size_t i = 0; i < selection.ranges; ++i) {
     if (!plan.texts.empty()) put_text(plan.texts[i]);
-    cut(scratch.pieces, set.ranges[i].first, set.ranges[i].length(), scratch.cuts);
+    cut(scratch.pieces, set.ranges[i].first - held_from, set.ranges[i].length(), scratch.cuts);
   }
   if (!plan.texts.empty()) put_text(plan.texts.back());
 }
@@ -303,7 +303,10 @@ Selection select(const Transaction& t, const Representation& what, http::RangeSe
 
 Made reply_from_hit(Transaction& t, const EntryView& entry, const Story& story,
                     mcs_response& out) {
-  const std::uint64_t length = t.hit.body_bytes();
+  const std::uint64_t held = t.hit.body_bytes();
+  // Of a representation that is stored in part only what is held is ever selected (partial.cc).
+  const bool partial = entry.head().kind == EntryKind::kPartial;
+  const std::uint64_t length = partial ? entry.meta().complete_length : held;
   http::RangeSet set;
   const Selection selection = select(t, represent(entry, length), set);
   begin_response(out, selection, story);
@@ -321,12 +324,12 @@ Made reply_from_hit(Transaction& t, const EntryView& entry, const Story& story,
     out.body_length = 0;
   }
 
-  const bool wants_body = selection.body && length > 0;
-  const bool copied = wants_body && length <= cache::kCopyLimit;
+  const bool wants_body = selection.body && held > 0;
+  const bool copied = wants_body && held <= cache::kCopyLimit;
   std::size_t extra = 0;
   for (const std::string& text : plan.texts) extra += text.size();
   FieldWriter writer;
-  if (!put_fields(t, entry, selection, texts, extra + (copied ? length : 0), writer, out)) {
+  if (!put_fields(t, entry, selection, texts, extra + (copied ? held : 0), writer, out)) {
     return Made::kNoMemory;
   }
   writer.finish(out);
@@ -335,13 +338,14 @@ Made reply_from_hit(Transaction& t, const EntryView& entry, const Story& story,
   Scratch& scratch = thread_scratch();
   if (copied) {
     // Verified on a private copy at every hit.
-    auto* body = reinterpret_cast<std::byte*>(writer.place(length));
+    auto* body = reinterpret_cast<std::byte*>(writer.place(held));
     if (!t.cache().read_verified(t.hit, body)) return Made::kDamaged;
-    scratch.pieces.assign(1, {body, length});
+    scratch.pieces.assign(1, {body, held});
   } else {
     t.cache().body_pieces(t.hit, scratch.pieces);
   }
-  lay_out(selection, set, length, plan, writer.place(extra), scratch);
+  lay_out(selection, set, length, partial ? entry.meta().range_first : 0, plan,
+          writer.place(extra), scratch);
   if (!put_pieces(t, scratch.cuts, out)) return Made::kNoMemory;
   if (!copied) {
     out.body_pinned = 1;

@@ -22,6 +22,7 @@
 #include "libglobalcache/http/policy.h"
 #include "libglobalcache/http/range.h"
 #include "libglobalcache/http/reuse.h"
+#include "libglobalcache/http/storability.h"
 
 namespace mcs::api {
 
@@ -62,6 +63,7 @@ struct mcs_transaction {
   std::optional<mcs::api::EntryView> entry;  // of hit, or of what overrides its head
   bool marked_stale = false;
   bool no_pin = false;
+  std::uint64_t part_of = 0;  // a part of a representation of so many bytes is stored
   bool known_specs = false;
   std::string specs;
   std::string variant;       // of hit
@@ -85,6 +87,13 @@ struct mcs_transaction {
   std::uint64_t window_first = 0;
   std::uint64_t window_end = 0;
   std::optional<std::uint64_t> announced;  // Content-Length
+
+  // --- parts
+  bool wants_part = false;      // a 206 may be stored
+  bool has_part = false;        // `part` is pinned: the bytes from part_rest follow the origin's
+  mcs::cache::Hit part;
+  std::uint64_t part_rest = 0;
+  std::uint64_t before = 0;     // bytes of the fill's body that came before the origin's
 
   // --- waiting and following
   std::uint64_t wait_until_ns = 0;  // 0: has not waited yet
@@ -180,6 +189,17 @@ bool answer(Transaction& t, mcs_cache_status status, mcs_response& out);
 void count_status(Transaction& t, mcs_cache_status status, std::uint64_t bytes);
 /// The most bytes of a body that is stored.
 std::uint64_t largest_object(const mcs_process& process, const http::CachePolicy& policy);
+
+// --- partial.cc
+/// Answer a request for a part from what is stored of it. False: it cannot be; t.part_of is set if
+/// the representation is known to be stored in part only.
+bool answer_with_part(Transaction& t, mcs_response& out);
+/// A 206 that may be stored: begin a fill that ends as it and what is stored beside it.
+bool begin_storing_part(Transaction& t, http::Fields response, const http::ResponseInfo& info,
+                        const http::StoreDecision& decision);
+/// Its body has arrived: add what follows it. False: the fill is worth nothing.
+bool append_rest_of_part(Transaction& t);
+void release_part(Transaction& t);
 
 // --- following.cc
 enum class Joined { kFollow, kResponse, kWaitForEnd, kNotForUs, kUnusable, kGone };

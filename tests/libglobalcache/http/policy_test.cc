@@ -240,7 +240,7 @@ TEST(Directives, AreListedOnce) {
     EXPECT_FALSE(info.help.empty());
     EXPECT_LE(info.min_args, info.max_args);
   }
-  EXPECT_GE(names.size(), 70u);
+  EXPECT_GE(names.size(), 72u);
 }
 
 TEST(Inherit, TakesWhatTheChildDidNotSet) {
