@@ -85,6 +85,9 @@ Result<HttpResponse> HttpClient::send(const HttpRequest& request) {
   curl_easy_setopt(curl, CURLOPT_SSL_VERIFYHOST, 0L);
   curl_easy_setopt(curl, CURLOPT_PATH_AS_IS, request.path_as_is ? 1L : 0L);
   curl_easy_setopt(curl, CURLOPT_FRESH_CONNECT, request.fresh_connection ? 1L : 0L);
+  if (!request.coding.empty()) {
+    curl_easy_setopt(curl, CURLOPT_ACCEPT_ENCODING, request.coding.c_str());
+  }
   const bool tls = request.url.starts_with("https:");
   curl_easy_setopt(curl, CURLOPT_HTTP_VERSION,
                    !request.http2 ? CURL_HTTP_VERSION_1_1

@@ -19,6 +19,7 @@ struct HttpRequest {
   bool http2 = false;                // by ALPN for https, with prior knowledge for http
   bool fresh_connection = false;     // do not reuse one
   bool path_as_is = true;            // leave "/../" and "/./" alone
+  std::string coding;                // Accept-Encoding; what comes encoded so is decoded
   std::chrono::milliseconds timeout{10'000};
 };
 
@@ -37,7 +38,7 @@ struct HttpResponse {
 };
 
 // An HTTP client for tests on libcurl: keeps connections alive between requests, verifies no
-// certificate, follows no redirect, decodes no content coding. Not thread-safe.
+// certificate, follows no redirect, decodes a content coding only if told to. Not thread-safe.
 class HttpClient {
  public:
   HttpClient();

@@ -13,21 +13,35 @@ class ProxiedPairTest : public PairTest {
     ServerOptions options = default_options();
     options.root_location = false;
     options.mcs->key_base.clear();
+    options.tls = options.http2 = compress_;
     if (type.kind == ServerKind::kNginx) {
       options.server_extra = "location / { proxy_pass " + origin_.url() +
                              "; mcs_cache on; mcs_cache_key_base " + key_base +
-                             "; mcs_cache_purge on;\n"
+                             "; mcs_cache_purge on;\n" +
+                             (compress_ ? "  gzip on; gzip_types *; gzip_proxied any;\n" : "") +
                              "  add_header X-Mcs-Status $mcs_cache_status always; }\n";
     } else {
-      for (const char* module : {"proxy", "proxy_http"}) {
+      for (const char* module : {"proxy", "proxy_http", "filter", "deflate", "brotli"}) {
         options.main_extra += std::string("LoadModule ") + module +
                               "_module /usr/lib/apache2/modules/mod_" + module + ".so\n";
       }
       options.server_extra = "ProxyPass / " + origin_.url("/") +
                              "\n<Location \"/\">\n  McsCache On\n  McsCacheKeyBase " + key_base +
-                             "\n  McsCachePurge on\n</Location>\n";
+                             "\n  McsCachePurge on\n" +
+                             (compress_ ? "  SetOutputFilter BROTLI_COMPRESS;DEFLATE\n" : "") +
+                             "</Location>\n";
     }
     return start(type, options);
+  }
+
+  // Over TLS, with HTTP/2 where the server has it.
+  HttpResponse get_coded(const WebServer& server, const std::string& path,
+                         const std::string& coding) {
+    HttpRequest request;
+    request.url = server.tls_url(path);
+    request.http2 = true;
+    request.coding = coding;
+    return send(request);
   }
 
   RawConnection open_get(const WebServer& server, const std::string& path) {
@@ -44,6 +58,7 @@ class ProxiedPairTest : public PairTest {
   }
 
   Origin origin_;
+  bool compress_ = false;
 };
 INSTANTIATE_TEST_SUITE_P(Servers, ProxiedPairTest, every_pair(), pair_name);
 
@@ -112,6 +127,61 @@ TEST_P(ProxiedPairTest, AnotherKeyBaseSharesNothing) {
   const WebServer& other = start_proxy(second(), "another");
   get(one, "/a");
   EXPECT_EQ(get(other, "/a").cache_status(), "MISS");
+}
+
+TEST_P(ProxiedPairTest, StoredAsItCameAndEncodedForEachClient) {
+  compress_ = true;
+  const WebServer& filler = start_proxy(first());
+  const WebServer& reader = start_proxy(second());
+  for (const size_t size : {5'000u, 300'000u}) {
+    const std::string path = "/" + std::to_string(size);
+    const std::string body(size, 'a');
+    origin_.on(path, fresh(body));
+    const HttpResponse miss = get_coded(filler, path, "gzip");
+    EXPECT_EQ(miss.header("Content-Encoding"), "gzip");
+    EXPECT_TRUE(miss.body == body);
+    for (const auto& [server, type] : {std::pair(&filler, first()), std::pair(&reader, second())}) {
+      for (const std::string coding : {"br", "", "gzip"}) {
+        const HttpResponse hit = get_coded(*server, path, coding);
+        EXPECT_EQ(hit.cache_status(), "HIT") << server->name() << coding;
+        // nginx has no brotli of its own.
+        const bool encoded = coding != "br" || type.kind == ServerKind::kHttpd;
+        EXPECT_EQ(hit.header("Content-Encoding"), encoded ? coding : "") << server->name();
+        EXPECT_TRUE(hit.body == body) << server->name() << coding << hit.body.size();
+      }
+    }
+    EXPECT_EQ(origin_.count(path), 1u);
+  }
+}
+
+TEST_P(ProxiedPairTest, VariantsThatTheOriginEncodes) {
+  compress_ = true;
+  const std::string packed = bytes_of_size(50'000);
+  const std::string plain(50'000, 'a');
+  origin_.on("/a", [&](OriginExchange& exchange) {
+    OriginAnswer answer = fresh(plain);
+    answer.headers = {"Cache-Control: max-age=600", "Content-Type: text/plain",
+                      "Vary: Accept-Encoding"};
+    if (exchange.request().header("Accept-Encoding") == "gzip") {
+      answer.headers.push_back("Content-Encoding: gzip");
+      answer.body = packed;
+    }
+    exchange.answer(answer);
+  });
+  const WebServer& one = start_proxy(first());
+  const WebServer& other = start_proxy(second());
+  for (const WebServer* server : {&one, &other}) {
+    for (int i = 0; i < 2; ++i) {
+      const HttpResponse raw = get(*server, "/a", {"Accept-Encoding: gzip"});
+      EXPECT_EQ(raw.header("Content-Encoding"), "gzip") << server->name();
+      EXPECT_TRUE(raw.body == packed) << server->name();
+      EXPECT_THAT(raw.header("Vary"), testing::HasSubstr("Accept-Encoding"));
+      const HttpResponse identity = get_coded(*server, "/a", "");
+      EXPECT_EQ(identity.header("Content-Encoding"), "") << server->name();
+      EXPECT_TRUE(identity.body == plain) << server->name();
+    }
+  }
+  EXPECT_EQ(origin_.count("/a"), 2u);
 }
 
 }  // namespace
