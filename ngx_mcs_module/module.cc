@@ -109,6 +109,11 @@ char* set_rule(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept {
     return config_error(cf, cmd->name, error);
   }
   if (ngx_strcmp(rule, "key_base") == 0) {
+    if (ngx_strchr(words[1].data, '$') != nullptr) {
+      return config_error(cf, cmd->name,
+                          "a key base is one name and takes no variables: leave it out, or name "
+                          "one in each server{}");
+    }
     location->key_base = words[1];
   }
   return NGX_CONF_OK;

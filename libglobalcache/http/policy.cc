@@ -157,11 +157,6 @@ constexpr std::array kIgnoreWords = {
 };
 
 Result<void> set_key_base(const Call& call) {
-  if (call.arg().find('$') != std::string_view::npos) {
-    return bad(call.name,
-               "a key base is one name and takes no variables: leave it out, or name one in each "
-               "server");
-  }
   if (call.arg().empty())
     return bad(call.name, "the key base is empty; write for example the site");
   call.policy.key_base = call.arg();
