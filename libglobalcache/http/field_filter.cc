@@ -22,6 +22,32 @@ bool is_hop_by_hop(FieldId id) noexcept {
   }
 }
 
+bool must_be_cleaned(int status, Fields response) noexcept {
+  bool has_connection = false;
+  for (const FieldView& field : response) {
+    switch (field_id(field.name)) {
+      case FieldId::kConnection:
+        has_connection = true;
+        break;
+      case FieldId::kTe:
+      case FieldId::kTrailer:
+      case FieldId::kUpgrade:
+        return true;
+      case FieldId::kProxy:
+        // The challenge of an origin that is a proxy itself.
+        if (status != 407) return true;
+        break;
+      default:
+        break;
+    }
+  }
+  return has_connection && std::any_of(response.begin(), response.end(), [&](const FieldView& f) {
+           return field_id(f.name) != FieldId::kConnection &&
+                  field_id(f.name) != FieldId::kKeepAlive &&
+                  list_contains(response, "connection", f.name);
+         });
+}
+
 StoredFieldFilter::StoredFieldFilter(const CachePolicy& policy, Fields response,
                                      const ResponseDirectives& directives) noexcept
     : policy_(policy), response_(response), directives_(directives) {

@@ -18,6 +18,10 @@ namespace mcs::http {
 /// Transfer-Encoding, Upgrade.
 bool is_hop_by_hop(FieldId id) noexcept;
 
+/// Whether a response has fields that an intermediary must not pass on (RFC 9110 7.6.1) besides those
+/// that every server takes for itself: what Connection names, TE, Trailer, Upgrade, and Proxy-…
+bool must_be_cleaned(int status, Fields response) noexcept;
+
 /// Decides field by field what of one response is stored. Views into the response's fields, which
 /// must outlive it.
 class StoredFieldFilter {

@@ -270,9 +270,20 @@ bool reply_in_part(Transaction& t, const Response& response, mcs_response& reply
   return true;
 }
 
+// Without the fields that belong to the connection to the origin, as the origin sent it.
+bool reply_cleaned(Transaction& t, const Response& response, mcs_response& reply) {
+  if (!http::must_be_cleaned(response.status, response.fields)) return false;
+  Selection selection;
+  selection.status = response.status;
+  return reply_from_origin(t, response.fields, selection, {}, t.announced.value_or(kUnknownBody),
+                           t.story, reply);
+}
+
 void settle(Transaction& t, const Response& response, mcs_response& reply) {
   t.story.forward_status = 0;
-  if (!reply_in_part(t, response, reply)) add_story(t, t.story, reply);
+  if (!reply_in_part(t, response, reply) && !reply_cleaned(t, response, reply)) {
+    add_story(t, t.story, reply);
+  }
   count_status(t, t.story.status, t.announced.value_or(0));
 }
 

@@ -134,5 +134,15 @@ TEST(UpdatedFields, AreNotThoseOfTheBody) {
   }
 }
 
+TEST(MustBeCleaned, OnlyIfThereIsSomethingToLeaveOut) {
+  EXPECT_FALSE(must_be_cleaned(200, List{{"Connection", "close"}, {"Keep-Alive", "timeout=5"}}));
+  EXPECT_FALSE(must_be_cleaned(200, List{{"Connection", "keep-alive, X-Absent"}, {"X-A", "1"}}));
+  EXPECT_FALSE(must_be_cleaned(200, List{{"Transfer-Encoding", "chunked"}}));
+  EXPECT_TRUE(must_be_cleaned(200, List{{"X-A", "1"}, {"Connection", "close, x-a"}}));
+  EXPECT_TRUE(must_be_cleaned(404, List{{"TE", "trailers"}}));
+  EXPECT_TRUE(must_be_cleaned(200, List{{"Proxy-Connection", "close"}}));
+  EXPECT_FALSE(must_be_cleaned(407, List{{"Proxy-Authenticate", "Basic"}}));
+}
+
 }  // namespace
 }  // namespace mcs::http
