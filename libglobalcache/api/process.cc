@@ -160,6 +160,9 @@ mcs_process* mcs_join(const mcs_domain_options* options, const mcs_callbacks* ca
         api::WakeSocket::send(p->wake->fd(),
                               api::WakeSocket::path_for(p->domain->path(), slot));
       });
+  process->pins = std::make_unique<api::SharedPins>(
+      process->cache->pins(),
+      static_cast<std::uint32_t>(process->cache->memory().geometry().ledger_words));
   process->cache->set_purge_matcher(api::purge_meets);
   // If everybody died together, whoever comes first recovers them before serving.
   if (!process->liveness->held(runtime::kAgentByte + process->config.node)) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "libglobalcache/api/domain.h"
+#include "libglobalcache/api/shared_pins.h"
 #include "libglobalcache/api/waiting.h"
 #include "libglobalcache/api/wake.h"
 #include "libglobalcache/cache/global_cache.h"
@@ -49,6 +50,7 @@ struct mcs_process {
   std::unique_ptr<mcs::runtime::Instance> instance;
   std::unique_ptr<mcs::api::WakeSocket> wake;
   std::unique_ptr<mcs::cache::GlobalCache> cache;
+  std::unique_ptr<mcs::api::SharedPins> pins;
   std::uint8_t server_kind = 0;  // hash of the server's name, to tell who filled an entry
 
   mcs::api::Waiting waiting;

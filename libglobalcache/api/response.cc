@@ -13,9 +13,19 @@
 
 namespace mcs::api {
 
+namespace {
+
 // A pin is a place in this process's ledger, counted from 1 so that no pin is a null pointer.
-void* hand_over_pin(cache::Hit& hit) {
-  return reinterpret_cast<void*>(static_cast<std::uintptr_t>(std::exchange(hit.pin, -1)) + 1);
+void* as_handle(int pin) {
+  return reinterpret_cast<void*>(static_cast<std::uintptr_t>(pin) + 1);
+}
+
+}  // namespace
+
+void* hand_over_pin(cache::Hit& hit) { return as_handle(std::exchange(hit.pin, -1)); }
+
+void* share_pin(mcs_process& process, cache::Hit& hit) {
+  return as_handle(process.pins->share(hit.link, std::exchange(hit.pin, -1)));
 }
 
 }  // namespace mcs::api
@@ -25,7 +35,7 @@ extern "C" {
 void mcs_response_release(mcs_process* process, mcs_response* response) {
   if (response->pin == nullptr) return;
   const auto place = reinterpret_cast<std::uintptr_t>(std::exchange(response->pin, nullptr)) - 1;
-  process->cache->pins().unpin(static_cast<int>(place));
+  process->pins->give_back(static_cast<int>(place));
 }
 
 int mcs_response_read(mcs_process*, const mcs_response* response, uint64_t offset, void* to,

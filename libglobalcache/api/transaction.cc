@@ -267,6 +267,8 @@ Step wait_for_other(Transaction& t, mcs_response& out, mcs_outcome& outcome) {
     outcome = refuse(t, 503, out);
     return Step::kDone;
   }
+  // What is stored is looked up again after the wait, which many may share.
+  release_hit(t);
   if (!(t.waited_for == t.filling) || t.waited_progress != progress) {
     t.waited_for = t.filling;
     t.waited_progress = progress;
@@ -402,7 +404,7 @@ void let_go(Transaction& t) {
   t.fill.abort();
   release_hit(t);
   release_part(t);
-  t.cache().release(t.follow);
+  release_follow(t);
   t.following = false;
 }
 

@@ -5,6 +5,7 @@
 // continued from another one: only a body that begins with the same bytes is the same body.
 #include <algorithm>
 #include <exception>
+#include <utility>
 
 #include "libglobalcache/api/internal/transaction.h"
 #include "libglobalcache/http/freshness.h"
@@ -116,6 +117,14 @@ void unregister(Transaction& t) {
   t.registered = false;
 }
 
+// Follow it, with one pin for all of this process who do.
+bool follow_shared(Transaction& t, cache::Link link) {
+  release_follow(t);
+  if (t.cache().follow(link, t.follow) != Following::kArriving) return false;
+  t.follow.pin = t.process->pins->share(link, t.follow.pin);
+  return true;
+}
+
 // Look for another fill or entry of the same representation.
 mcs_outcome find_another(Transaction& t, mcs_response& out) {
   const std::uint64_t now = runtime::monotonic_ns();
@@ -141,8 +150,7 @@ mcs_outcome find_another(Transaction& t, mcs_response& out) {
       if (wait_for_more(t, link, 0, left_ms)) return MCS_WAIT;
       continue;
     }
-    t.cache().release(t.follow);
-    if (t.cache().follow(link, t.follow) != Following::kArriving) continue;
+    if (!follow_shared(t, link)) continue;
     const auto entry = EntryView::parse(t.follow.head());
     if (!entry || !is_for(t, t.follow.key()) || !is_same(*sent, *entry)) return MCS_DECLINED;
     switch (compare_prefix(t)) {
@@ -164,11 +172,12 @@ mcs_outcome find_another(Transaction& t, mcs_response& out) {
 
 }  // namespace
 
+void release_follow(Transaction& t) { t.process->pins->give_back(std::exchange(t.follow.pin, -1)); }
+
 Joined join_fill(Transaction& t, cache::Link filling, mcs_response& out) {
-  t.cache().release(t.follow);
-  if (t.cache().follow(filling, t.follow) != Following::kArriving) return Joined::kGone;
+  if (!follow_shared(t, filling)) return Joined::kGone;
   const auto leave = [&t](Joined answer) {
-    t.cache().release(t.follow);
+    release_follow(t);
     return answer;
   };
   const auto entry = EntryView::parse(t.follow.head());

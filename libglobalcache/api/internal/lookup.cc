@@ -15,9 +15,15 @@ using cache::Found;
 // A list of specs has the same key as a response without Vary, but nobody waits for one.
 constexpr std::uint64_t kSpecsHash = 0x5be25b1e5bec5a1dULL;
 constexpr unsigned kTries = 64;
+constexpr unsigned kPinTries = 8;
 
 Found find(Transaction& t, const cache::Key& key, cache::Hit& hit, cache::Link own) {
-  const cache::FindResult result = t.cache().find(key, hit);
+  cache::FindResult result = t.cache().find(key, hit);
+  // A full ledger: pins that are shared are given back at once.
+  for (unsigned i = 0; i < kPinTries && result.found == Found::kNoPin; ++i) {
+    std::this_thread::yield();
+    result = t.cache().find(key, hit);
+  }
   if (result.filling.value != 0 && !(result.filling == own)) t.filling = result.filling;
   if (result.found == Found::kNoPin) t.no_pin = true;
   if (result.found == Found::kDamaged) t.process->count(kDamaged);

@@ -349,7 +349,7 @@ Made reply_from_hit(Transaction& t, const EntryView& entry, const Story& story,
   if (!put_pieces(t, scratch.cuts, out)) return Made::kNoMemory;
   if (!copied) {
     out.body_pinned = 1;
-    out.pin = hand_over_pin(t.hit);
+    out.pin = share_pin(*t.process, t.hit);
   }
   return Made::kYes;
 }

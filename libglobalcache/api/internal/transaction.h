@@ -205,6 +205,7 @@ void release_part(Transaction& t);
 enum class Joined { kFollow, kResponse, kWaitForEnd, kNotForUs, kUnusable, kGone };
 /// Try to answer from a fill in progress whose head can be read.
 Joined join_fill(Transaction& t, cache::Link filling, mcs_response& out);
+void release_follow(Transaction& t);
 
 // --- purge.cc
 /// A PURGE request (policy.purge is on).

@@ -7,8 +7,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <memory>
 #include <set>
 #include <thread>
+#include <vector>
 
 #include "libglobalcache/api/process.h"
 #include "tests/libglobalcache/api/api_kit.h"
@@ -365,6 +367,58 @@ TEST_F(CollapsingTest, TheWaitIsBounded) {
   Exchange refused(httpd_, policy_.get(), request);
   EXPECT_EQ(refused.begin(), MCS_RESPONSE);
   EXPECT_EQ(refused.reply().status, 503);
+}
+
+// More of them than the ledger of a small domain has places.
+TEST_F(CollapsingTest, ACrowdNeedsOnePinOfItsProcess) {
+  constexpr std::size_t kCrowd = 700;
+  ASSERT_LT(httpd_->cache->memory().geometry().ledger_words, kCrowd);
+  const std::string body = pattern(100000);
+  std::vector<int> waiters(kCrowd);
+  std::vector<std::unique_ptr<Exchange>> crowd;
+  const auto gather = [&] {
+    crowd.clear();
+    for (int& waiter : waiters) {
+      crowd.push_back(std::make_unique<Exchange>(httpd_, policy_.get(), Request{}, &waiter));
+    }
+  };
+
+  // What is stored is stale, so that those who wait have something to hold.
+  testing::ask(nginx_, policy_.get(), {}, Response{200, kFresh, pattern(50000)});
+  advance_s(200);
+  gather();
+  Exchange filler(nginx_, policy_.get(), {});
+  ASSERT_EQ(filler.begin(), MCS_FORWARD);
+  for (const auto& one : crowd) ASSERT_EQ(one->begin(), MCS_WAIT);
+  EXPECT_EQ(httpd_->cache->pins().held(), 0U);
+
+  ASSERT_EQ(filler.head(200, with_length(kFresh, body.size())), MCS_STORE);
+  filler.body(body.substr(0, 40000));
+  for (const auto& one : crowd) {
+    ASSERT_EQ(one->resume(), MCS_FOLLOW);
+    ASSERT_EQ(one->read(), MCS_FOLLOW_WAIT);
+  }
+  EXPECT_EQ(httpd_->cache->pins().held(), 1U);
+  filler.body(body.substr(40000));
+  filler.end();
+  for (const auto& one : crowd) {
+    ASSERT_EQ(one->read(), MCS_FOLLOW_END);
+    ASSERT_TRUE(one->reply().body == body);
+  }
+  EXPECT_EQ(httpd_->cache->pins().held(), 1U);
+
+  // Likewise those who are sent the same large body at the same time.
+  gather();
+  EXPECT_EQ(httpd_->cache->pins().held(), 0U);
+  for (const auto& one : crowd) {
+    ASSERT_EQ(one->begin(), MCS_RESPONSE);
+    ASSERT_TRUE(one->reply().pinned);
+  }
+  EXPECT_EQ(httpd_->cache->pins().held(), 1U);
+  crowd.erase(crowd.begin(), crowd.begin() + kCrowd / 2);
+  EXPECT_EQ(httpd_->cache->pins().held(), 1U);
+  crowd.clear();
+  EXPECT_EQ(httpd_->cache->pins().held(), 0U);
 }
 
 TEST_F(CollapsingTest, ManyThreadsAndOneRequestToTheOrigin) {
