@@ -36,6 +36,7 @@ function(mcs_add_test)
   target_link_libraries(${arg_NAME} PRIVATE ${arg_LIBS} GTest::gmock GTest::gtest_main)
   # What is tested is optimised; the tests themselves are compiled twice as fast without.
   target_compile_options(${arg_NAME} PRIVATE -O0)
+  mcs_compile_together(${arg_NAME})
   if(arg_DEPENDS)
     add_dependencies(${arg_NAME} ${arg_DEPENDS})
   endif()
