@@ -93,21 +93,28 @@ ngx_int_t end_abandoned(ngx_http_request_t* r) noexcept {
   return NGX_DECLINED;
 }
 
-// As received, unless rewriting or an internal redirect made it another: then what is served.
+// As received, and behind a NUL, which no path may have, what rewriting or an internal redirect made of
+// it: the response may depend on both. Patterns to purge are for what was received.
 ngx_int_t read_target(ngx_http_request_t* r, ngx_str_t* target) noexcept {
-  if (r == r->main && r->valid_unparsed_uri) {
-    *target = r->unparsed_uri;
+  ngx_str_t path = r == r->main ? r->unparsed_uri : ngx_str_t{0, nullptr};
+  const bool pattern = r->method == NGX_HTTP_UNKNOWN && memchr(path.data, '*', path.len) != nullptr;
+  if (path.len > 0 && (r->valid_unparsed_uri || pattern)) {
+    *target = path;
     return NGX_OK;
   }
+  ngx_str_t query = r->args;
+  if (path.len > 0) ngx_http_split_args(r, &path, &query);
   const uintptr_t escapes = 2 * ngx_escape_uri(nullptr, r->uri.data, r->uri.len, NGX_ESCAPE_URI);
-  target->data = static_cast<u_char*>(ngx_pnalloc(r->pool, r->uri.len + escapes + 1 + r->args.len));
+  target->data = static_cast<u_char*>(ngx_pnalloc(
+      r->pool, path.len + r->uri.len + escapes + r->args.len + query.len + sizeof "%00%00?"));
   if (target->data == nullptr) return NGX_ERROR;
-  auto* end = reinterpret_cast<u_char*>(
-      ngx_escape_uri(target->data, r->uri.data, r->uri.len, NGX_ESCAPE_URI));
-  if (r->args.len > 0) {
-    *end++ = '?';
-    end = ngx_cpymem(end, r->args.data, r->args.len);
+  u_char* end = ngx_cpymem(target->data, path.data, path.len);
+  if (path.len > 0) end = ngx_cpymem(end, "%00", 3);
+  end = reinterpret_cast<u_char*>(ngx_escape_uri(end, r->uri.data, r->uri.len, NGX_ESCAPE_URI));
+  if (ngx_memn2cmp(query.data, r->args.data, query.len, r->args.len) != 0) {
+    end = ngx_sprintf(end, "%%00%V", &r->args);
   }
+  if (query.len > 0) end = ngx_sprintf(end, "?%V", &query);
   target->len = static_cast<size_t>(end - target->data);
   return NGX_OK;
 }
@@ -141,7 +148,9 @@ ngx_int_t read_request(ngx_http_request_t* r, Exchange* x) noexcept {
     request.key = as_str(key);
   }
   request.client_address = as_str(r->connection->addr_text);
+  request.flags = MCS_REQUEST_PORT(ngx_inet_get_port(r->connection->local_sockaddr));
   if (x->refresh != nullptr) request.flags |= MCS_REQUEST_REFRESH;
+  if (too_many_wait()) request.flags |= MCS_REQUEST_NO_WAIT;
   if (ngx_http_test_predicates(r, conf->bypass) != NGX_OK) request.flags |= MCS_REQUEST_BYPASS;
   if (ngx_http_test_predicates(r, conf->no_store) != NGX_OK) request.flags |= MCS_REQUEST_NO_STORE;
   request.waiter = x->context;

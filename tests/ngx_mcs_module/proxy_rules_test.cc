@@ -300,7 +300,51 @@ TEST_F(NginxProxyRulesTest, RewrittenRequestsHaveKeysOfTheirOwn) {
   start_proxy("if ($http_x_two) { rewrite ^ /two break; } rewrite ^ /one break;");
   EXPECT_EQ(get("/a").body, "one");
   EXPECT_EQ(get("/a", {"X-Two: yes"}).body, "two");
-  EXPECT_EQ(get("/b").cache_status(), "HIT");
+  EXPECT_EQ(get("/a").cache_status(), "HIT");
+}
+
+// One program makes all pages, and sees what was asked for.
+TEST_F(NginxProxyRulesTest, PagesOfAFrontControllerAreApart) {
+  origin_.on("*", [](OriginExchange& exchange) {
+    const OriginRequest& request = exchange.request();
+    exchange.answer(fresh(fmt::format("{} {}", request.target, request.number)));
+  });
+  origin_.on("/site/stale", [](OriginExchange& exchange) {
+    const size_t number = exchange.request().number;
+    exchange.answer({200,
+                     {number == 1 ? "Cache-Control: max-age=0, stale-while-revalidate=600"
+                                  : "Cache-Control: max-age=600"},
+                     std::to_string(number)});
+  });
+  start_proxy("", "location /site/ { try_files $uri /index.php?$args; }\n"
+                  "location /bare/ { rewrite ^ /index.php last; }\n"
+                  "location = /index.php {\n" +
+                      fmt::format("proxy_pass http://127.0.0.1:{}$request_uri;", origin_.port()) +
+                      "mcs_cache on; mcs_cache_key_base site; mcs_cache_purge on;\n"
+                      "add_header X-Mcs-Status $mcs_cache_status always; }\n");
+  for (const std::string path : {"/site/a", "/site/b", "/bare/a", "/bare/b"}) {
+    EXPECT_EQ(get_hit(path).body, path + " 1");
+    EXPECT_EQ(get_hit(path + "?x=1").body, path + "?x=1 2");
+    EXPECT_EQ(get_hit(path + "?x=2").body, path + "?x=2 3");
+  }
+  HttpRequest purge;
+  purge.method = "PURGE";
+  purge.url = server_.url("/site/b?x=1");
+  EXPECT_EQ(send(purge).body, "purged 1\n");
+  EXPECT_EQ(get("/site/b?x=1").body, "/site/b?x=1 4");
+  purge.url = server_.url("/site/*");
+  EXPECT_EQ(send(purge).body, "purged 6\n");
+  EXPECT_EQ(get("/bare/a").cache_status(), "HIT");
+  HttpRequest post;
+  post.method = "POST";
+  post.url = server_.url("/bare/a");
+  post.body = "x";
+  send(post);
+  EXPECT_EQ(get("/bare/a").cache_status(), "MISS");
+
+  EXPECT_EQ(get("/site/stale").body, "1");
+  EXPECT_EQ(get("/site/stale").cache_status(), "STALE");
+  EXPECT_TRUE(wait_until([&] { return get("/site/stale").body == "2"; }, std::chrono::seconds(10)));
 }
 
 TEST_F(NginxProxyRulesTest, HostsAndSchemesAreApart) {
