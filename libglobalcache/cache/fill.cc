@@ -215,10 +215,12 @@ bool Fill::commit(std::int64_t checked_ms) {
       return false;
     }
   }
+  cache_->index_.hint(hash_, link_, Extent{fields.extents[0]});
+  cache_->admit(link_, fields);
   cache_->settle(link_, d, hash_, key_);
   // Before the record is cleared, by which a recoverer knows for whom to do it.
   cache_->wake_waiters(link_, d);
-  cache_->area_.fills[static_cast<std::size_t>(slot_)].store(0, kRelease);
+  note(cache_->area_.fills[static_cast<std::size_t>(slot_)], 0);
   cache_->fills_used_.give_back(slot_);
   *this = Fill{};
   return true;
@@ -229,7 +231,7 @@ void Fill::abort() {
   GlobalCache& cache = *cache_;
   cache_ = nullptr;
   cache.retire_filling(link_, *descriptor_, cache.instance_.slot_number() + 1);
-  cache.area_.fills[static_cast<std::size_t>(slot_)].store(0, kRelease);
+  note(cache.area_.fills[static_cast<std::size_t>(slot_)], 0);
   cache.fills_used_.give_back(slot_);
   cache.reclaim();
   *this = Fill{};

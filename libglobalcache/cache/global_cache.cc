@@ -45,8 +45,8 @@ GlobalCache::GlobalCache(gsm::Domain& domain, Instance& instance,
 }
 
 Key GlobalCache::make_key(std::string_view primary, std::string_view variant) const {
-  const XXH128_hash_t hash = XXH3_128bits_withSeed(primary.data(), primary.size(), seed_);
-  return variant_of({primary, {}, hash.low64, hash.high64}, variant);
+  const XXH64_hash_t hash = XXH3_64bits_withSeed(primary.data(), primary.size(), seed_);
+  return variant_of({primary, {}, hash, ~hash}, variant);
 }
 
 Key GlobalCache::variant_of(const Key& base, std::string_view variant) const {
@@ -61,6 +61,11 @@ Key GlobalCache::variant_of(const Key& base, std::string_view variant) const {
 bool GlobalCache::copy_stream(const std::vector<Extent>& extents, std::uint64_t offset, void* to,
                               std::size_t n) const {
   auto* out = static_cast<std::byte*>(to);
+  if (!extents.empty() && offset + n <= extents[0].bytes()) {
+    gsm::Segment& segment = memory_.domain().segment(extents[0].segment());
+    segment.charge(n);
+    return gsm::guarded_copy(out, segment.payload() + extents[0].first() * kUnitBytes + offset, n);
+  }
   return for_each_piece(extents, offset, n, [&](const Piece& piece) {
     gsm::Segment& segment = memory_.domain().segment(piece.segment);
     segment.charge(piece.length);
@@ -91,14 +96,18 @@ bool GlobalCache::load_hit(Link link, Descriptor& d, const Key& key, Hit& hit, F
     pins_.unpin(pin);
     return false;
   }
-  hit.fields = load_sealed(d);
-  if (hit.fields.key_bytes != key.size() && hit.fields.hash == key.hash) {
+  const SealedWords words = load_words(d);
+  hit.fields = std::bit_cast<SealedFields>(words);
+  if (hit.fields.key_bytes != key.size()) {
+    // Another variant, or damage, which whoever looks for that entry will notice.
     pins_.unpin(pin);
     return false;
   }
+  // Usually on its way already, by the bucket's hint.
+  memory_.prefetch(Extent{hit.fields.extents[0]});
   hit.overflow = d.overflow.load(kAcquire);
   const bool sound =
-      hit.fields.meta_sum == meta_sum(hit.fields, hit.overflow, link.version()) &&
+      hit.fields.meta_sum == meta_sum(words, hit.overflow, link.version()) &&
       space_.extents(hit.fields, hit.overflow, true, hit.extents) &&
       read_head(hit.fields, hit.extents, hit.head_copy);
   if (!sound) {
@@ -108,8 +117,7 @@ bool GlobalCache::load_hit(Link link, Descriptor& d, const Key& key, Hit& hit, F
     return false;
   }
   const std::string_view stored(reinterpret_cast<const char*>(hit.head_copy.data()), key.size());
-  if (stored.substr(0, key.primary.size()) != key.primary ||
-      stored.substr(key.primary.size()) != key.variant) {
+  if (!stored.starts_with(key.primary) || !stored.ends_with(key.variant)) {
     pins_.unpin(pin);
     return false;
   }
@@ -205,14 +213,6 @@ void GlobalCache::body_pieces(const Hit& hit,
   });
 }
 
-void GlobalCache::touch(const Hit& hit) const {
-  const std::uint8_t byte = memory_.clock_byte(hit.link.segment(), hit.link.index());
-  if ((byte & 3) < 3 && (byte & 0x80) != 0) {
-    memory_.set_clock_byte(hit.link.segment(), hit.link.index(),
-                           static_cast<std::uint8_t>(byte + 1));
-  }
-}
-
 void GlobalCache::set_checked(const Hit& hit, std::int64_t wall_ms) const {
   // The pin keeps the descriptor this entry's, so a plain store cannot hit another entry.
   hit.descriptor->checked.store(static_cast<std::uint64_t>(wall_ms), kRelaxed);
@@ -261,7 +261,7 @@ Begin GlobalCache::begin(const Key& key, Fill& fill, Link seen, bool insist) {
            EntryWord::version(word) == link.version()) {
     }
     memory_.set_clock_byte(link.segment(), link.index(), 0);
-    intent.store(0, kRelease);
+    note(intent, 0);
     fills_used_.give_back(slot);
   };
 
@@ -541,51 +541,6 @@ std::uint64_t GlobalCache::reclaim(bool wait) {
   return freed;
 }
 
-bool GlobalCache::evict_some(std::uint32_t segment, std::uint64_t units) {
-  if (memory_.lost(segment)) return false;
-  const std::uint64_t descriptors = memory_.geometry().descriptors;
-  SegmentState& state = memory_.state(segment);
-  std::uint64_t retired_units = 0;
-  bool any = false;
-  // Four turns of the hand bring every counter to zero.
-  const std::uint64_t max_steps = 4 * (descriptors / 8 + 1);
-  for (std::uint64_t step = 0; step < max_steps; ++step) {
-    const std::uint64_t first = state.clock_hand.fetch_add(8, kRelaxed) % descriptors;
-    for (std::uint64_t i = first; i < std::min(first + 8, descriptors); ++i) {
-      const std::uint8_t byte = memory_.clock_byte(segment, i);
-      if (byte == 0) continue;
-      Descriptor& d = memory_.descriptor(segment, i);
-      const std::uint64_t word = d.state.load(kAcquire);
-      const EntryState entry_state = EntryWord::state(word);
-      if (entry_state == EntryState::kFree) {
-        memory_.set_clock_byte(segment, i, 0);
-        continue;
-      }
-      if (entry_state != EntryState::kSealed) continue;
-      if ((byte & 3) != 0) {
-        memory_.set_clock_byte(segment, i, static_cast<std::uint8_t>(byte - 1));
-        continue;
-      }
-      const Link link = memory_.link_to(segment, i, EntryWord::version(word));
-      if (is_unsettled(word)) {
-        settle(link, d);
-        continue;
-      }
-      const SealedFields fields = load_sealed(d);
-      if (!retire_as(link, d, word)) continue;
-      any = true;
-      retired_units += (std::uint64_t{fields.key_bytes} + fields.head_bytes + fields.body_bytes +
-                        kUnitBytes - 1) / kUnitBytes;
-    }
-    if (retired_units >= units || limbo_used_.count() > kLimbo / 2) {
-      // What somebody still reads does not help: go on until something was really freed.
-      if (reclaim(true) > 0) return true;
-      if (limbo_used_.count() >= kLimbo - 16) return false;
-    }
-  }
-  return reclaim(true) > 0 || any;
-}
-
 GlobalCache::KeyRead GlobalCache::read_key(Link link, const Descriptor& d, std::string& key) {
   // Without a pin the bytes may change while they are read: the state, read afterwards, tells.
   const int pin = pins_.pin(link);
@@ -611,9 +566,10 @@ GlobalCache::KeyRead GlobalCache::read_key(Link link, const Descriptor& d, std::
 bool GlobalCache::retire_duplicates(std::uint64_t hash, std::string_view whole_key) {
   std::array<Link, 8> older;
   std::size_t n = 0;
+  Link newest;
   do {
     n = 0;
-    Link newest;
+    newest = {};
     std::string key;
     const WalkEnd end = index_.walk(
         hash,
@@ -637,7 +593,9 @@ bool GlobalCache::retire_duplicates(std::uint64_t hash, std::string_view whole_k
     if (end == WalkEnd::kChanged) return false;
     for (std::size_t i = 0; i < n; ++i) {
       Descriptor* old = memory_.resolve(older[i]);
-      if (old != nullptr && !retire_settled(older[i], *old)) retire_as_orphan(older[i], *old);
+      if (old == nullptr) continue;
+      inherit_use(newest, older[i]);
+      if (!retire_settled(older[i], *old)) retire_as_orphan(older[i], *old);
     }
   } while (n == older.size());
   return true;

@@ -328,6 +328,14 @@ class GlobalCache final : public runtime::RecoverySteps {
   void settle(Link sealed, Descriptor& d);
   void say_settled(Link sealed, Descriptor& d);
   bool retire_settled(Link link, Descriptor& d);
+  // Eviction, see eviction.cc.
+  void admit(Link link, const SealedFields& fields);
+  void inherit_use(Link entry, Link replaced) const;
+  bool is_ghost(std::uint32_t segment, std::uint64_t hash) const;
+  void add_ghost(std::uint32_t segment, std::uint64_t hash, std::uint64_t units);
+  std::uint64_t evict(Link link, Descriptor& d, std::uint64_t word);
+  std::uint64_t evict_arrival(std::uint32_t segment);
+  std::uint64_t evict_at_hand(std::uint32_t segment);
   void keep_inherited_limbo(runtime::RecoveryCounts& counts);
   void retire_filling(Link link, Descriptor& d, std::uint64_t owner_plus_one);
   void adopt_orphans(std::uint32_t segment);

@@ -31,12 +31,15 @@ class Index {
     const std::uint32_t home = memory_.home_of(hash);
     memory_.charge(home, sizeof(Bucket));
     const Bucket& bucket = memory_.bucket(home, hash);
+    // The head and its bytes are asked for at once, although only the head says where those are.
+    memory_.prefetch(Extent{bucket.hint.load(std::memory_order_relaxed)});
     for (unsigned restart = 0; restart < kRestarts; ++restart) {
       Link link{bucket.head.load(std::memory_order_acquire)};
       bool changed = false;
       for (std::uint64_t steps = 0; !link.is_end(); ++steps) {
         const Descriptor* d = memory_.resolve(link);
         if (d == nullptr || steps > kMaxChain) return WalkEnd::kDamaged;
+        memory_.prefetch(link);
         memory_.charge(link.segment(), sizeof(Descriptor));
         const std::uint64_t word = d->state.load(std::memory_order_acquire);
         const Link next{d->next.load(std::memory_order_acquire)};
@@ -59,6 +62,14 @@ class Index {
   template <typename Visit>
   WalkEnd walk(std::uint64_t hash, Visit&& visit) const {
     return walk(hash, visit, [] {});
+  }
+
+  /// `extent` is where the bytes of `entry` begin.
+  void hint(std::uint64_t hash, Link entry, Extent extent) const {
+    Bucket& bucket = memory_.bucket(memory_.home_of(hash), hash);
+    if (bucket.head.load(std::memory_order_relaxed) == entry.value) {
+      bucket.hint.store(extent.value, std::memory_order_relaxed);
+    }
   }
 
   /// Holds a bucket's lock.

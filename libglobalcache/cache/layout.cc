@@ -11,14 +11,15 @@ namespace mcs::cache {
 namespace {
 
 // Raise when the meaning of a shared word changes although no size or offset does.
-constexpr std::uint64_t kLayoutVersion = 2;
+constexpr std::uint64_t kLayoutVersion = 3;
 
 }  // namespace
 
 void CacheGeometry::store(std::uint64_t* user) const {
   const std::uint64_t words[] = {ledger_words, groups,         buckets,  descriptors,  groups_at,
                                  buckets_at,   clock_at,       descriptors_at, state_at,
-                                 purge_log_at, end};
+                                 purge_log_at, arrivals,       arrivals_at, ghost_sets,
+                                 ghosts_at,    end};
   std::copy(std::begin(words), std::end(words), user);
 }
 
@@ -26,7 +27,8 @@ CacheGeometry CacheGeometry::load(const std::uint64_t* user) {
   CacheGeometry g;
   std::uint64_t* words[] = {&g.ledger_words, &g.groups,   &g.buckets,        &g.descriptors,
                             &g.groups_at,    &g.buckets_at, &g.clock_at,     &g.descriptors_at,
-                            &g.state_at,     &g.purge_log_at, &g.end};
+                            &g.state_at,     &g.purge_log_at, &g.arrivals,   &g.arrivals_at,
+                            &g.ghost_sets,   &g.ghosts_at,    &g.end};
   for (std::size_t i = 0; i < std::size(words); ++i) *words[i] = user[i];
   return g;
 }
@@ -49,12 +51,16 @@ CachePlan plan(const PlanOptions& options) {
 
   CacheGeometry& c = p.cache;
   c.descriptors = std::clamp<std::uint64_t>(size / options.bytes_per_entry, 64, kMaxDescriptors);
-  c.buckets = std::max<std::uint64_t>(64, std::bit_ceil(c.descriptors) / 2);
+  c.buckets = c.descriptors;
   c.state_at = runtime::align_up(p.runtime.end, 64);
   c.purge_log_at = c.state_at + sizeof(SegmentState);
   c.buckets_at = runtime::align_up(c.purge_log_at + sizeof(PurgeLog), 64);
   c.clock_at = runtime::align_up(c.buckets_at + c.buckets * sizeof(Bucket), 64);
-  c.descriptors_at = runtime::align_up(c.clock_at + c.descriptors, 64);
+  c.arrivals = std::max<std::uint64_t>(32, c.descriptors / 8);
+  c.arrivals_at = runtime::align_up(c.clock_at + c.descriptors, 64);
+  c.ghost_sets = std::max<std::uint64_t>(4, c.descriptors / 32);
+  c.ghosts_at = runtime::align_up(c.arrivals_at + c.arrivals * sizeof(Word), 64);
+  c.descriptors_at = runtime::align_up(c.ghosts_at + c.ghost_sets * sizeof(GhostSet), 64);
   c.groups_at = runtime::align_up(c.descriptors_at + c.descriptors * sizeof(Descriptor), 64);
   // What is left holds g groups and their 64-byte heads.
   const std::uint64_t left = size > c.groups_at + gsm::kPageSize ? size - c.groups_at - gsm::kPageSize : 0;

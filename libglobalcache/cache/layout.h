@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Shared state of the cache room: descriptors, chains, space, and what each instance holds.
 //
-// Per segment, after the runtime's part: [groups | buckets | clock bytes | descriptors] and, as the
+// Per segment, after the runtime's part: [state | purge log | buckets | clock bytes | arrivals |
+// ghosts | descriptors | groups] and, as the
 // payload, units of 256 bytes. An entry is one Descriptor (its index in the array never changes
 // meaning: memory once a descriptor stays a descriptor), up to two extents of units, and a chain of
 // Overflow descriptors for more. The bytes of an entry are one stream: key, head, body.
@@ -23,6 +24,8 @@
 //   Descriptor.checked      filler (FILLING): where in the purge log it began
 //   Descriptor.next         holder of the bucket's lock   one store links or unlinks
 //   Bucket.head             holder of the bucket's lock   one store
+//   Bucket.hint             filler, after SEALED         where the head's bytes probably are: readers
+//                                                        prefetch from there and believe nothing
 //   sealed fields           filler, before SEALED         covered by meta_sum
 //   Descriptor.extents      filler (FILLING)              an extent is stored before extent_count
 //   Group.bits              holder of the group's lock    the lock holder's OpRecord says what; a
@@ -30,7 +33,8 @@
 //   Ledger words            owner thread                  pin: store the link, full fence, re-read
 //                                                        state; unpin: store 0. A dead owner's
 //                                                        ledger is cleared by its recoverer.
-//   clock byte              anybody, plain byte store     a hint: losing an update is harmless
+//   clock byte, arrivals,   anybody, plain stores         hints of eviction.cc: losing an update, or
+//   ghosts                                               reading an old one, is harmless
 //
 // An entry's space is free only when its descriptor is FREE or no descriptor names it. Retired
 // entries are freed by whoever's limbo names them, once no live ledger does.
@@ -136,7 +140,7 @@ struct SealedFields {
   std::uint32_t head_bytes = 0;  // after the key
   std::array<std::uint64_t, 2> extents{};  // Extent
   std::uint32_t head_sum = 0;  // low half of XXH3 over key and head
-  std::uint32_t meta_sum = 0;  // low half of XXH3 over the fields above and the version
+  std::uint32_t meta_sum = 0;  // of the fields above, the overflow link and the version
 };
 static_assert(sizeof(SealedFields) == 56);
 
@@ -173,6 +177,7 @@ static_assert(sizeof(Overflow) == sizeof(Descriptor));
 struct Bucket {
   Word head;  // Link
   OwnerLock lock;
+  Word hint;  // Extent
 };
 
 inline constexpr std::uint32_t kGroupWords = kGroupUnits / 64;
@@ -227,18 +232,54 @@ struct alignas(64) SegmentState {
   Word clock_hand;   // next descriptor the evictor looks at
   Word orphans;      // not 0: retired entries without an owner may exist here
   Word damage;       // checks that failed here
-  std::uint64_t unused[5];
+  Word arrivals_in;   // arrivals stored; the newest is at (arrivals_in - 1) % arrivals
+  Word arrivals_out;  // arrivals looked at again
+  Word probation;     // units of the entries in between, about
+  Word ghost_units;   // units evicted on probation, ever
+  std::uint64_t unused[1];
 };
+
+/// Clock byte of a descriptor; 0: FREE.
+struct ClockByte {
+  static constexpr std::uint8_t kUsed = 0x80;
+  static constexpr std::uint8_t kProbation = 0x40;  // in the ring of arrivals
+  static constexpr std::uint8_t kPassed = 0x20;     // the hand has met it on probation
+  static constexpr std::uint8_t kMaxUses = 3;
+  static std::uint8_t uses(std::uint8_t byte) { return byte & 3; }
+};
+
+/// One entry that arrived: [index 24 | version 22 | units 18].
+struct Arrival {
+  static constexpr std::uint64_t kMaxUnits = (1ULL << 18) - 1;
+  std::uint64_t value = 0;
+  static Arrival make(Link link, std::uint64_t units) {
+    return {link.index() << 40 | link.version() << 18 | (units < kMaxUnits ? units : kMaxUnits)};
+  }
+  std::uint64_t index() const { return value >> 40; }
+  std::uint64_t version() const { return (value >> 18) & 0x3fffff; }
+  std::uint64_t units() const { return value & kMaxUnits; }
+};
+
+/// What was evicted on probation, a set-associative table: [tag 16 | time 16], 0 = nothing. Time is
+/// SegmentState.ghost_units in 256ths of the segment's units.
+struct alignas(64) GhostSet {
+  std::array<std::atomic<std::uint32_t>, 16> ghosts;
+};
+static_assert(sizeof(GhostSet) == 64);
 
 /// Where things are in a segment. Stored in SegmentHeader::user[16..31].
 struct CacheGeometry {
   std::uint64_t ledger_words = 0;
   std::uint64_t groups = 0;  // count, then offsets in bytes from the segment's start
-  std::uint64_t buckets = 0;  // count, a power of two
+  std::uint64_t buckets = 0;  // count
   std::uint64_t descriptors = 0;  // count
   std::uint64_t groups_at = 0;
   std::uint64_t buckets_at = 0;
   std::uint64_t clock_at = 0;
+  std::uint64_t arrivals = 0;  // count
+  std::uint64_t arrivals_at = 0;
+  std::uint64_t ghost_sets = 0;  // count
+  std::uint64_t ghosts_at = 0;
   std::uint64_t descriptors_at = 0;
   std::uint64_t state_at = 0;
   std::uint64_t purge_log_at = 0;

@@ -5,17 +5,8 @@
 
 namespace mcs::cache {
 
-std::uint32_t meta_sum(const SealedFields& fields, std::uint64_t overflow, std::uint64_t version) {
-  struct {
-    SealedFields fields;
-    std::uint64_t overflow;
-    std::uint64_t version;
-  } covered{fields, overflow, version};
-  covered.fields.meta_sum = 0;
-  return static_cast<std::uint32_t>(XXH3_64bits(&covered, sizeof covered)) | 1;
-}
-
 std::uint64_t overflow_sum(const Overflow& overflow) {
+  if constexpr (!kChecked) return 1;
   std::array<std::uint64_t, kOverflowExtents + 1> words;
   words[0] = overflow.next.load(std::memory_order_relaxed);
   for (std::size_t i = 0; i < kOverflowExtents; ++i) {
@@ -28,6 +19,7 @@ Memory::Memory(gsm::Domain& domain)
     : domain_(domain), g_(CacheGeometry::load(domain.header().user + 16)) {
   for (std::uint32_t node = 0; node < domain.node_count(); ++node) {
     bases_.push_back(domain.segment(node).metadata());
+    payloads_.push_back(domain.segment(node).payload());
     incarnations_.push_back(domain.segment(node).incarnation());
   }
 }

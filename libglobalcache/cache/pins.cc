@@ -9,32 +9,49 @@ namespace mcs::cache {
 using runtime::InstanceState;
 using runtime::StateWord;
 
+namespace {
+
+constexpr std::uint32_t kWordsPerThread = 8;  // a cache line, so that threads do not share one
+
+std::atomic<std::uint32_t> threads{0};
+// initial-exec: one instruction, also in a dlopen()ed module. Destroying nothing, it keeps no module
+// mapped.
+thread_local std::uint32_t own_line __attribute__((tls_model("initial-exec"))) = 0;
+
+// Where this thread looks for a free word first.
+std::uint32_t first_word() {
+  if (own_line == 0) own_line = threads.fetch_add(1, std::memory_order_relaxed) % 64 + 1;
+  return (own_line - 1) * kWordsPerThread;
+}
+
+}  // namespace
+
 Pins::Pins(const Memory& memory, runtime::Instance& instance)
     : memory_(memory),
       instance_(instance),
       area_(*reinterpret_cast<CacheArea*>(instance.own_component_area())),
       ledger_(reinterpret_cast<Word*>(instance.own_component_area() + sizeof(CacheArea))),
-      words_(static_cast<std::uint32_t>(memory.geometry().ledger_words)),
-      used_((words_ + 63) / 64) {
-  // Words beyond the ledger's end count as used.
-  if (words_ % 64 != 0) used_.back().store(~0ULL << (words_ % 64), std::memory_order_relaxed);
-}
+      words_(static_cast<std::uint32_t>(memory.geometry().ledger_words)) {}
 
+// Without ledgers a pin is a count in the entry, which the compiled-out variant keeps in the word that
+// only fills use.
 int Pins::pin(Link link) {
-  for (std::size_t w = 0; w < used_.size(); ++w) {
-    std::uint64_t used = used_[w].load(std::memory_order_relaxed);
-    while (used != ~0ULL) {
-      const int bit = std::countr_one(used);
-      if (!used_[w].compare_exchange_weak(used, used | (1ULL << bit), std::memory_order_acquire,
-                                          std::memory_order_relaxed)) {
-        continue;
-      }
-      const auto index = static_cast<std::uint32_t>(w * 64 + static_cast<unsigned>(bit));
-      std::uint64_t high = area_.ledger_high.load(std::memory_order_relaxed);
-      while (high <= index && !area_.ledger_high.compare_exchange_weak(
-                                  high, index + 1, std::memory_order_release)) {
-      }
-      ledger_[index].exchange(link.value, std::memory_order_seq_cst);
+  if constexpr (!kRecoverable) {
+    memory_.resolve(link)->progress.fetch_add(1, std::memory_order_seq_cst);
+    return static_cast<int>(link.segment() << 24 | link.index());
+  }
+  std::uint32_t index = first_word() % words_;
+  for (std::uint32_t tried = 0; tried < words_; ++tried, index = index + 1 < words_ ? index + 1 : 0) {
+    Word& word = ledger_[index];
+    if (word.load(std::memory_order_relaxed) != 0) continue;
+    // Before the pin, so that no scan leaves it out.
+    std::uint64_t high = area_.ledger_high.load(std::memory_order_relaxed);
+    while (high <= index && !area_.ledger_high.compare_exchange_weak(high, index + 1,
+                                                                     std::memory_order_release)) {
+    }
+    // Claims the word, stores the pin and is the full fence.
+    std::uint64_t free = 0;
+    if (word.compare_exchange_strong(free, link.value, std::memory_order_seq_cst)) {
       return static_cast<int>(index);
     }
   }
@@ -42,9 +59,12 @@ int Pins::pin(Link link) {
 }
 
 void Pins::unpin(int index) {
-  const auto i = static_cast<std::uint32_t>(index);
-  ledger_[i].store(0, std::memory_order_release);
-  used_[i / 64].fetch_and(~(1ULL << (i % 64)), std::memory_order_release);
+  if constexpr (!kRecoverable) {
+    memory_.descriptor(static_cast<std::uint32_t>(index) >> 24, index & 0xffffff)
+        .progress.fetch_sub(1, std::memory_order_release);
+    return;
+  }
+  ledger_[index].store(0, std::memory_order_release);
 }
 
 std::uint32_t Pins::held() const {
@@ -56,6 +76,12 @@ std::uint32_t Pins::held() const {
 }
 
 bool Pins::drop_pinned(std::span<Link> links) const {
+  if constexpr (!kRecoverable) {
+    for (Link& link : links) {
+      if (link.value != 0 && memory_.resolve(link)->progress.load() != 0) link = {};
+    }
+    return true;
+  }
   // Nearly all pins are of other entries: one bit tells.
   std::array<std::uint64_t, 64> maybe{};
   const auto bit_of = [](std::uint64_t link) { return (link * 0x9e3779b97f4a7c15ULL) >> 52; };

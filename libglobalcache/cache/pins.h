@@ -7,9 +7,7 @@
 // RETIRED, or the freer sees the pin. [M. Michael, Hazard Pointers, IEEE TPDS 15(6), 2004]
 #pragma once
 
-#include <memory>
 #include <span>
-#include <vector>
 
 #include "libglobalcache/cache/memory.h"
 #include "libglobalcache/runtime/instance.h"
@@ -44,8 +42,6 @@ class Pins {
   CacheArea& area_;
   Word* ledger_;
   std::uint32_t words_;
-  // Which ledger words are in use; private to the process, so claiming one touches nothing shared.
-  std::vector<std::atomic<std::uint64_t>> used_;
 };
 
 }  // namespace mcs::cache

@@ -65,9 +65,7 @@ std::uint64_t far_from(std::uint64_t at, std::uint64_t n) {
   return (at + static_cast<std::uint64_t>(static_cast<double>(n) * 0.6180339887498949)) % n;
 }
 
-void set_phase(OpRecord& op, Phase phase) {
-  op.phase.store(static_cast<std::uint64_t>(phase), kRelease);
-}
+void set_phase(OpRecord& op, Phase phase) { note(op.phase, static_cast<std::uint64_t>(phase)); }
 
 }  // namespace
 
@@ -138,20 +136,20 @@ Link Space::claim_descriptor(std::uint32_t segment, EntryState state, Word& inte
     std::uint64_t word = d.state.load(kAcquire);
     if (EntryWord::state(word) != EntryState::kFree) {
       if (EntryWord::state(word) != EntryState::kInvalid) {
-        memory_.set_clock_byte(segment, at, 0x80);
+        memory_.set_clock_byte(segment, at, ClockByte::kUsed);
       }
       continue;
     }
     const Link link = memory_.link_to(segment, at, EntryWord::version(word) + 1);
-    intent.store(link.value, kRelease);
+    note(intent, link.value);
     if (d.state.compare_exchange_strong(
             word, EntryWord::make(link.version(), state, instance_.slot_number() + 1, claimer),
             std::memory_order_acq_rel)) {
-      memory_.set_clock_byte(segment, at, 0x80);
+      memory_.set_clock_byte(segment, at, ClockByte::kUsed);
       cursor.descriptor.store((at + 1) % g.descriptors, kRelaxed);
       return link;
     }
-    intent.store(0, kRelease);
+    note(intent, 0);
   }
   cursor.descriptor.store(at, kRelaxed);
   return {};
@@ -370,7 +368,8 @@ bool Space::free_entry(Link entry, Descriptor& d) {
                                     std::memory_order_acq_rel);
     memory_.set_clock_byte(entry.segment(), entry.index(), 0);
     // The next claim looks where the evictor has just been.
-    cursors_[entry.segment()].descriptor.store(entry.index() & ~63ULL, kRelaxed);
+    cursors_[entry.segment()].descriptor.store(
+        entry.index() & ~std::uint64_t{kDescriptorRun - 1}, kRelaxed);
   }
   return true;
 }
@@ -419,8 +418,8 @@ void Space::repair(const DeadInstance& dead, OpRecord& op) {
   if (last != extent) mark(memory_.group(extent.segment(), extent.group()), extent, false);
 }
 
-bool Space::extents(const SealedFields& fields, std::uint64_t overflow_link, bool check_sums,
-                    std::vector<Extent>& out) const {
+bool Space::all_extents(const SealedFields& fields, std::uint64_t overflow_link,
+                        bool check_sums, std::vector<Extent>& out) const {
   out.clear();
   const std::uint64_t total = fields.extent_count;
   for (std::uint64_t i = 0; i < std::min<std::uint64_t>(total, 2); ++i) {

@@ -72,7 +72,15 @@ class Space {
 
   /// The extents of an entry in order, checked; false: damaged (nothing may be believed).
   bool extents(const SealedFields& fields, std::uint64_t overflow, bool check_sums,
-               std::vector<Extent>& out) const;
+               std::vector<Extent>& out) const {
+    if (fields.extent_count > 2) return all_extents(fields, overflow, check_sums, out);
+    out.clear();
+    for (std::uint64_t i = 0; i < fields.extent_count; ++i) {
+      out.push_back(Extent{fields.extents[i]});
+      if (!memory_.valid(out.back())) return false;
+    }
+    return true;
+  }
 
   /// Claim a FREE descriptor on `segment` for `state`; returns its new link, or 0. `claimer` tells
   /// the threads of an instance apart and becomes the state word's cursor.
@@ -86,6 +94,8 @@ class Space {
   std::uint64_t used_units(std::uint32_t segment) const;
 
  private:
+  bool all_extents(const SealedFields& fields, std::uint64_t overflow, bool check_sums,
+                   std::vector<Extent>& out) const;
   SpaceAnswer grow_in(std::uint32_t segment, std::uint64_t group, Link entry, Descriptor& d,
                       std::uint64_t units, std::uint64_t min_units, Extent& got);
   bool attach(runtime::OpRecord& op, Link entry, Descriptor& d, Extent extent);

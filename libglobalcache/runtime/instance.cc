@@ -13,6 +13,7 @@
 #include <ctime>
 
 #include "libglobalcache/runtime/global_mutex.h"
+#include "libglobalcache/runtime/recoverability.h"
 
 namespace mcs::runtime {
 namespace {
@@ -521,6 +522,10 @@ void Instance::publish_event(Event&& fields) {
 void Instance::tick() { own_->heartbeat.fetch_add(1, std::memory_order_relaxed); }
 
 Instance::Op::Op(Instance& instance) : instance_(instance) {
+  if constexpr (!kRecoverable) {
+    record_ = &instance.own_->ops[0];
+    return;
+  }
   for (unsigned attempt = 0;; ++attempt) {
     std::uint32_t free = instance.free_ops_.load(std::memory_order_relaxed);
     if (free != 0) {
@@ -539,11 +544,13 @@ Instance::Op::Op(Instance& instance) : instance_(instance) {
 
 Instance::Op::~Op() {
   if (held_ != nullptr) unlock();
-  instance_.free_ops_.fetch_or(1U << index_, std::memory_order_release);
+  if constexpr (kRecoverable) {
+    instance_.free_ops_.fetch_or(1U << index_, std::memory_order_release);
+  }
 }
 
 bool Instance::Op::try_lock(OwnerLock& lock, LockRef ref) {
-  record_->lock.store(ref.value, std::memory_order_release);
+  note(record_->lock, ref.value);
   if (lock.try_lock(instance_.id_)) {
     held_ = &lock;
     return true;
@@ -553,7 +560,7 @@ bool Instance::Op::try_lock(OwnerLock& lock, LockRef ref) {
 }
 
 LockAnswer Instance::Op::lock(OwnerLock& lock, LockRef ref) {
-  record_->lock.store(ref.value, std::memory_order_release);
+  note(record_->lock, ref.value);
   for (unsigned attempt = 0; attempt < instance_.options_.busy_spins; ++attempt) {
     if (lock.try_lock(instance_.id_)) {
       held_ = &lock;
@@ -582,7 +589,7 @@ LockAnswer Instance::Op::lock(OwnerLock& lock, LockRef ref) {
 void Instance::Op::unlock() {
   held_->unlock(instance_.id_);
   held_ = nullptr;
-  record_->lock.store(0, std::memory_order_release);
+  note(record_->lock, 0);
 }
 
 }  // namespace mcs::runtime

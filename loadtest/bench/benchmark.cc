@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "loadtest/bench/benchmark.h"
 
+#include "loadtest/bench/core.h"
 #include "loadtest/bench/hit.h"
+#include "loadtest/bench/hit_ratio.h"
 #include "loadtest/bench/recovery.h"
 
 namespace mcs::loadtest {
@@ -9,6 +11,8 @@ namespace mcs::loadtest {
 std::vector<std::unique_ptr<Benchmark>> all_benchmarks() {
   std::vector<std::unique_ptr<Benchmark>> all;
   all.push_back(std::make_unique<HitBenchmark>());
+  all.push_back(std::make_unique<CoreBenchmark>());
+  all.push_back(std::make_unique<HitRatioBenchmark>());
   all.push_back(std::make_unique<RecoveryBenchmark>());
   return all;
 }

@@ -77,7 +77,7 @@ const char* name_of(WordKind kind) {
       "Slot", "Slot.mutexes", "Slot.stats", "OpRecord.lock", "OpRecord.phase", "OpRecord.arguments",
       "CacheArea.ledger_high", "CacheArea.waiting", "CacheArea.fills", "CacheArea.limbo", "ledger",
       "events", "StatTotals.lock", "StatTotals", "MutexCell", "ComponentCell", "SegmentState",
-      "PurgeLog", "Bucket.head", "Bucket.lock", "clock", "Descriptor.state", "Descriptor.next",
+      "PurgeLog", "Bucket.head", "Bucket.lock", "Bucket.hint", "clock", "Descriptor.state", "Descriptor.next",
       "Descriptor.checked", "Descriptor.progress", "Descriptor.overflow", "Descriptor.sealed",
       "Group.lock", "Group.bits", "payload"};
   return kNames[static_cast<unsigned>(kind)];
@@ -99,8 +99,14 @@ WordKind World::classify(const void* address) const {
     if (at >= g.descriptors_at) return descriptor_word((at - g.descriptors_at) % sizeof(Descriptor));
     if (at >= g.clock_at) return WordKind::kClock;
     if (at >= g.buckets_at) {
-      return (at - g.buckets_at) % sizeof(Bucket) == 0 ? WordKind::kBucketHead
-                                                       : WordKind::kBucketLock;
+      switch ((at - g.buckets_at) % sizeof(Bucket)) {
+        case offsetof(Bucket, head):
+          return WordKind::kBucketHead;
+        case offsetof(Bucket, lock):
+          return WordKind::kBucketLock;
+        default:
+          return WordKind::kBucketHint;
+      }
     }
     if (at >= g.purge_log_at) return WordKind::kPurgeLog;
     if (at >= g.state_at) return WordKind::kSegmentState;

@@ -112,13 +112,12 @@ void World::make_names() {
   const std::function<void()> choose = [&] {
     if (!join(0)) std::abort();
     cache::GlobalCache& cache = *member(0).cache;
-    const std::uint64_t mask = cache.memory().geometry().buckets - 1;
     unsigned tried = 0;
     for (unsigned k = 0; k < kKeys; ++k) {
       for (;; ++tried) {
         char name[32];
         std::snprintf(name, sizeof name, "/object/%u", tried);
-        if (((cache.make_key(name).hash & mask) == 5) != (k < kChainKeys)) continue;
+        if ((cache.memory().bucket_number(cache.make_key(name).hash) == 5) != (k < kChainKeys)) continue;
         // Short enough to live inside the string, which outlives the arena.
         names_[k] = name;
         ++tried;
@@ -233,7 +232,7 @@ std::uint64_t World::eviction_steps() const {
     if (!m.alive) continue;
     const cache::Memory& memory = m.cache->memory();
     for (std::uint32_t node = 0; node < memory.nodes(); ++node) {
-      steps += memory.state(node).clock_hand.load();
+      steps += memory.state(node).clock_hand.load() + memory.state(node).arrivals_out.load();
     }
     break;
   }

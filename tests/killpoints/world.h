@@ -53,7 +53,7 @@ inline constexpr unsigned kFresh = 7;
 enum class WordKind {
   kOther, kSlotState, kRecoverer, kFolded, kControl, kSlot, kMutexRecord, kStats, kOpLock, kOpPhase,
   kOpArguments, kLedgerHigh, kWaiting, kFills, kLimbo, kLedger, kEvents, kTotalsLock, kTotals,
-  kMutexes, kComponents, kSegmentState, kPurgeLog, kBucketHead, kBucketLock, kClock, kState, kNext,
+  kMutexes, kComponents, kSegmentState, kPurgeLog, kBucketHead, kBucketLock, kBucketHint, kClock, kState, kNext,
   kChecked, kProgress, kOverflow, kSealed, kGroupLock, kGroupBits, kPayload
 };
 const char* name_of(WordKind kind);

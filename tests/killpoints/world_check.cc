@@ -189,7 +189,7 @@ void World::check_entries(bool pins_held) {
                   static_cast<int>(EntryWord::state(word)));
         }
         const std::uint64_t hash = d->sealed[0].load();
-        if ((hash & (g.buckets - 1)) != b || memory.home_of(hash) != segment) {
+        if (memory.bucket_number(hash) != b || memory.home_of(hash) != segment) {
           violate("bucket %lu: entry %lu belongs to another bucket", b, link.index());
         }
         ++check.visits[link.segment()][link.index()];

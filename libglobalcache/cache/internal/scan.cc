@@ -600,7 +600,6 @@ void Scan::check_chain(std::uint32_t segment, std::uint64_t number) {
   const Bucket& bucket = memory_.bucket_at(segment, number);
   const std::uint64_t head = bucket.head.load(kAcquire);
   if (head == Link::kEnd) return;
-  const std::uint64_t mask = memory_.geometry().buckets - 1;
   const std::string where = fmt::format("node {} bucket {}", segment, number);
   std::vector<std::pair<std::uint64_t, Link>> sealed;  // hash and link
   for (unsigned restart = 0; restart < kRestarts; ++restart) {
@@ -638,10 +637,10 @@ void Scan::check_chain(std::uint32_t segment, std::uint64_t number) {
             {previous, link.value, word});
         continue;
       }
-      if ((hash & mask) != number || memory_.home_of(hash) != segment) {
+      if (memory_.bucket_number(hash) != number || memory_.home_of(hash) != segment) {
         suspect("chain-foreign", where,
                 fmt::format("{} is in this chain but its hash belongs to node {} bucket {}",
-                            place(link), memory_.home_of(hash), hash & mask),
+                            place(link), memory_.home_of(hash), memory_.bucket_number(hash)),
                 {link.value, hash});
       }
       if (state == EntryState::kRetired && (EntryWord::flags(word) & EntryWord::kUnlinked) != 0) {
@@ -691,7 +690,7 @@ void Scan::check_reachable() {
     const Descriptor& d = memory_.descriptor(link.segment(), link.index());
     const std::uint64_t hash = d.sealed[0].load(kAcquire);
     const std::uint32_t home = memory_.home_of(hash);
-    const std::uint64_t bucket = hash & (memory_.geometry().buckets - 1);
+    const std::uint64_t bucket = memory_.bucket_number(hash);
     if (unread_chains_.count({home, bucket}) != 0) continue;
     suspect("entry-unreachable", place(link),
             fmt::format("it is sealed but not in the chain of node {} bucket {}", home, bucket),

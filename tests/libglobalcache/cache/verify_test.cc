@@ -295,7 +295,7 @@ TEST_F(VerifyTest, NamesALoop) {
 TEST_F(VerifyTest, NamesAnEntryInAForeignChain) {
   const Link link = fill(a_, "/x", 100);
   const std::uint64_t hash = descriptor(link).sealed[0].load();
-  memory().bucket(memory().home_of(hash), hash + 1).head = link.value;
+  memory().bucket(memory().home_of(hash), hash + (1U << 31)).head = link.value;
   expect_problem("chain-foreign");
 }
 

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which entries go when there is no room: S3-FIFO (J. Yang et al., SOSP 2023) over the descriptors
+// where they lie. What was measured is in docs/decisions/0030-eviction.md.
+//
+// A new entry is on probation: named in a ring of arrivals, first in, first out, which may hold a tenth
+// of the space. Whatever leaves the ring without having been used enough is evicted, and its hash
+// remembered as a ghost for as long as about one cache's worth of others takes to follow. The rest, and
+// new entries that are ghosts, belong to the main part, where a hand goes round and evicts what has not
+// been used since it last came by. A hit adds 1 to the entry's clock byte unless that is at 3 already.
+//
+// Everything here is a hint. An arrival names index and version, so an old one names nothing; an entry
+// on probation that no arrival names (its filler died in between) joins the main part when the hand
+// meets it for the second time; the count of units on probation is set right whenever the ring has gone
+// round or is empty.
+#include <algorithm>
+
+#include "libglobalcache/cache/global_cache.h"
+
+namespace mcs::cache {
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr auto kAcquire = std::memory_order_acquire;
+constexpr auto kRelease = std::memory_order_release;
+
+constexpr std::uint64_t kProbationShare = 10;  // of the space, one part in so many
+constexpr std::uint64_t kHandStep = 8;
+constexpr std::uint64_t kGhostTimes = 256;     // steps of a ghost's time per cache's worth of units
+constexpr std::uint64_t kGhostLifetime = 230;  // in these steps
+
+std::uint64_t units_of(const SealedFields& fields) {
+  return (std::uint64_t{fields.key_bytes} + fields.head_bytes + fields.body_bytes + kUnitBytes - 1) /
+         kUnitBytes;
+}
+
+std::uint32_t tag_of(std::uint64_t hash) { return static_cast<std::uint32_t>(hash & 0xffff) | 1; }
+
+std::uint64_t ghost_time(const CacheGeometry& g, std::uint64_t units) {
+  return units / std::max<std::uint64_t>(1, g.groups * kGroupUnits / kGhostTimes);
+}
+
+// Of what is on probation now.
+std::uint64_t mean_units(const SegmentState& state) {
+  const std::uint64_t waiting =
+      state.arrivals_in.load(kRelaxed) - state.arrivals_out.load(kRelaxed);
+  return waiting == 0 ? 0 : state.probation.load(kRelaxed) / waiting;
+}
+
+// How many uses pay for another stay of an entry: what is much larger than others takes the place of
+// many.
+std::uint8_t uses_worth(std::uint64_t units, std::uint64_t mean) {
+  if (mean == 0) return 1;
+  return units > 4 * mean ? 3 : units > mean ? 2 : 1;
+}
+
+}  // namespace
+
+void GlobalCache::touch(const Hit& hit) const {
+  const std::uint8_t byte = memory_.clock_byte(hit.link.segment(), hit.link.index());
+  if (ClockByte::uses(byte) < ClockByte::kMaxUses && (byte & ClockByte::kUsed) != 0) {
+    memory_.set_clock_byte(hit.link.segment(), hit.link.index(),
+                           static_cast<std::uint8_t>(byte + 1));
+  }
+}
+
+bool GlobalCache::is_ghost(std::uint32_t segment, std::uint64_t hash) const {
+  const std::uint64_t now =
+      ghost_time(memory_.geometry(), memory_.state(segment).ghost_units.load(kRelaxed));
+  for (const auto& word : memory_.ghosts(segment, hash).ghosts) {
+    const std::uint32_t ghost = word.load(kRelaxed);
+    if (ghost >> 16 == tag_of(hash) && ((now - ghost) & 0xffff) <= kGhostLifetime) return true;
+  }
+  return false;
+}
+
+void GlobalCache::add_ghost(std::uint32_t segment, std::uint64_t hash, std::uint64_t units) {
+  const std::uint64_t now = ghost_time(
+      memory_.geometry(), memory_.state(segment).ghost_units.fetch_add(units, kRelaxed));
+  auto& ghosts = memory_.ghosts(segment, hash).ghosts;
+  std::size_t place = 0;
+  std::uint64_t oldest = 0;
+  for (std::size_t i = 0; i < ghosts.size(); ++i) {
+    const std::uint32_t ghost = ghosts[i].load(kRelaxed);
+    const bool free = ghost == 0 || ghost >> 16 == tag_of(hash);
+    const std::uint64_t age = free ? 1U << 16 : (now - ghost) & 0xffff;
+    if (age > oldest) {
+      oldest = age;
+      place = i;
+    }
+  }
+  ghosts[place].store(tag_of(hash) << 16 | static_cast<std::uint32_t>(now & 0xffff), kRelaxed);
+}
+
+// A new entry: ours, and just sealed.
+void GlobalCache::admit(Link link, const SealedFields& fields) {
+  const std::uint32_t segment = link.segment();
+  const std::uint64_t places = memory_.geometry().arrivals;
+  SegmentState& state = memory_.state(segment);
+  const std::uint64_t waiting =
+      state.arrivals_in.load(kRelaxed) - state.arrivals_out.load(kRelaxed);
+  if (waiting >= places || is_ghost(segment, fields.hash)) return;
+  memory_.set_clock_byte(segment, link.index(), ClockByte::kUsed | ClockByte::kProbation);
+  const std::uint64_t units = units_of(fields);
+  const std::uint64_t number = state.arrivals_in.fetch_add(1, kRelaxed);
+  memory_.arrival(segment, number).store(Arrival::make(link, units).value, kRelease);
+  state.probation.fetch_add(units, kRelaxed);
+  if ((number + 1) % places != 0) return;
+  std::uint64_t sum = 0;
+  const std::uint64_t first = std::max(state.arrivals_out.load(kRelaxed), number + 1 - places);
+  for (std::uint64_t i = first; i <= number; ++i) {
+    sum += Arrival{memory_.arrival(segment, i).load(kRelaxed)}.units();
+  }
+  state.probation.store(sum, kRelaxed);
+}
+
+// What takes the place of a used entry need not prove itself again.
+void GlobalCache::inherit_use(Link entry, Link replaced) const {
+  const std::uint8_t byte = memory_.clock_byte(replaced.segment(), replaced.index());
+  if (entry.value == 0 || (byte & ClockByte::kProbation) != 0) return;
+  memory_.set_clock_byte(entry.segment(), entry.index(),
+                         static_cast<std::uint8_t>(ClockByte::kUsed | ClockByte::uses(byte)));
+}
+
+// Returns units retired, 0: it cannot go now.
+std::uint64_t GlobalCache::evict(Link link, Descriptor& d, std::uint64_t word) {
+  if ((EntryWord::flags(word) & EntryWord::kUnsettled) != 0) {
+    settle(link, d);
+    return 0;
+  }
+  const SealedFields fields = load_sealed(d);
+  if (!retire_as(link, d, word)) return 0;
+  return std::max<std::uint64_t>(1, units_of(fields));
+}
+
+// The oldest arrival leaves the ring.
+std::uint64_t GlobalCache::evict_arrival(std::uint32_t segment) {
+  SegmentState& state = memory_.state(segment);
+  std::uint64_t number = state.arrivals_out.load(kRelaxed);
+  do {
+    if (number >= state.arrivals_in.load(kRelaxed)) {
+      state.probation.store(0, kRelaxed);
+      return 0;
+    }
+  } while (!state.arrivals_out.compare_exchange_weak(number, number + 1, kRelaxed));
+  const Arrival arrival{memory_.arrival(segment, number).load(kAcquire)};
+  if (state.probation.load(kRelaxed) >= arrival.units()) {
+    state.probation.fetch_sub(arrival.units(), kRelaxed);
+  }
+  if (arrival.index() >= memory_.geometry().descriptors) return 0;
+  Descriptor& d = memory_.descriptor(segment, arrival.index());
+  const std::uint64_t word = d.state.load(kAcquire);
+  const std::uint8_t byte = memory_.clock_byte(segment, arrival.index());
+  if ((byte & ClockByte::kProbation) == 0 || EntryWord::version(word) != arrival.version() ||
+      EntryWord::state(word) != EntryState::kSealed) {
+    return 0;
+  }
+  const std::uint64_t mean = mean_units(state);
+  if (ClockByte::uses(byte) >= uses_worth(arrival.units(), mean)) {
+    memory_.set_clock_byte(segment, arrival.index(), ClockByte::kUsed);
+    return 0;
+  }
+  const std::uint64_t hash = d.sealed[0].load(kRelaxed);
+  const std::uint64_t units =
+      evict(memory_.link_to(segment, arrival.index(), arrival.version()), d, word);
+  if (units != 0) add_ghost(segment, hash, units);
+  return units;
+}
+
+// The hand moves on.
+std::uint64_t GlobalCache::evict_at_hand(std::uint32_t segment) {
+  const std::uint64_t descriptors = memory_.geometry().descriptors;
+  const std::uint64_t first =
+      memory_.state(segment).clock_hand.fetch_add(kHandStep, kRelaxed) % descriptors;
+  const std::uint64_t mean = mean_units(memory_.state(segment));
+  std::uint64_t retired = 0;
+  for (std::uint64_t i = first; i < std::min(first + kHandStep, descriptors); ++i) {
+    const std::uint8_t byte = memory_.clock_byte(segment, i);
+    if (byte == 0) continue;
+    Descriptor& d = memory_.descriptor(segment, i);
+    const std::uint64_t word = d.state.load(kAcquire);
+    const EntryState entry_state = EntryWord::state(word);
+    if (entry_state == EntryState::kFree) memory_.set_clock_byte(segment, i, 0);
+    if (entry_state != EntryState::kSealed) continue;
+    if ((byte & ClockByte::kProbation) != 0) {
+      const int next = (byte & ClockByte::kPassed) == 0 ? byte | ClockByte::kPassed
+                                                        : ClockByte::kUsed | ClockByte::uses(byte);
+      memory_.set_clock_byte(segment, i, static_cast<std::uint8_t>(next));
+    } else if (const auto worth = uses_worth(units_of(load_sealed(d)), mean);
+               ClockByte::uses(byte) >= worth) {
+      memory_.set_clock_byte(segment, i, static_cast<std::uint8_t>(byte - worth));
+    } else {
+      retired += evict(memory_.link_to(segment, i, EntryWord::version(word)), d, word);
+    }
+  }
+  return retired;
+}
+
+bool GlobalCache::evict_some(std::uint32_t segment, std::uint64_t units) {
+  if (memory_.lost(segment)) return false;
+  const CacheGeometry& g = memory_.geometry();
+  SegmentState& state = memory_.state(segment);
+  const std::uint64_t most = g.groups * kGroupUnits / kProbationShare;
+  std::uint64_t retired = 0;
+  // So many turns of the hand take everybody off probation and bring every counter to zero.
+  const std::uint64_t max_steps = g.arrivals + 6 * (g.descriptors / kHandStep + 1);
+  for (std::uint64_t step = 0; step < max_steps; ++step) {
+    const std::uint64_t waiting =
+        state.arrivals_in.load(kRelaxed) - state.arrivals_out.load(kRelaxed);
+    const bool crowded =
+        state.probation.load(kRelaxed) > most || waiting > g.arrivals - g.arrivals / 8;
+    retired += waiting != 0 && crowded ? evict_arrival(segment) : evict_at_hand(segment);
+    if (retired >= units || limbo_used_.count() > kLimbo / 2) {
+      // What somebody still reads does not help: go on until something was really freed.
+      if (reclaim(true) > 0) return true;
+      if (limbo_used_.count() >= kLimbo - 16) return false;
+    }
+  }
+  return reclaim(true) > 0 || retired != 0;
+}
+
+}  // namespace mcs::cache
