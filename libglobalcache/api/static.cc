@@ -243,7 +243,7 @@ Stored store_file(Request& r, cache::Fill& fill, std::uint64_t largest) {
 
 std::uint64_t largest_object(const mcs_process& process, const http::CachePolicy& rules) {
   const std::uint64_t capacity = process.cache->memory().capacity_units() * cache::kUnitBytes;
-  return rules.max_object != 0 ? std::min(rules.max_object, capacity / 2) : capacity / 8;
+  return rules.max_object != 0 ? std::min(rules.max_object, capacity - capacity / 4) : capacity / 8;
 }
 
 bool load_head(const cache::Hit& hit, FileHead& head) {

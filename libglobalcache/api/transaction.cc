@@ -470,7 +470,7 @@ void count_status(Transaction& t, mcs_cache_status status, std::uint64_t bytes) 
 
 std::uint64_t largest_object(const mcs_process& process, const http::CachePolicy& policy) {
   const std::uint64_t capacity = process.cache->memory().capacity_units() * cache::kUnitBytes;
-  return policy.max_object != 0 ? std::min(policy.max_object, capacity / 2) : capacity / 8;
+  return policy.max_object != 0 ? std::min(policy.max_object, capacity - capacity / 4) : capacity / 8;
 }
 
 }  // namespace mcs::api
