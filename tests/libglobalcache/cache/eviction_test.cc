@@ -2,6 +2,8 @@
 // A cache that is full, and what is handed on when somebody dies in it.
 #include <vector>
 
+#include <gmock/gmock.h>
+
 #include "tests/libglobalcache/cache/cache_kit.h"
 
 namespace mcs::cache {
@@ -86,7 +88,8 @@ TEST_F(EvictionTest, TheFillOfADeadProcessPassesToTheNextWaiter) {
   const_cast<Word&>(Pins::area(*waiter.instance, waiter.slot()).waiting).store(1);
   kill(filler);
   EXPECT_EQ(survivor.instance->recover_all("test"), 1U);
-  EXPECT_EQ(woken, std::vector<std::uint32_t>{waiter.slot()});
+  EXPECT_FALSE(woken.empty());
+  EXPECT_THAT(woken, testing::Each(waiter.slot()));
   EXPECT_FALSE(waiter.cache->still_filling(found.filling));
   bool ok = false;
   put(waiter, "/k", 100, &ok);
