@@ -140,8 +140,8 @@ void HerdClients::take(size_t client, std::string_view bytes) {
     ++began_;
   }
   if (body_.substr(std::min(c.received, body_.size()), bytes.size()) != bytes) {
-    return fail_client(client, fmt::format("WRONG BYTE within {} bytes from {} on", bytes.size(),
-                                           c.received));
+    return fail_client(
+        client, fmt::format("WRONG BYTE within {} bytes from {} on", bytes.size(), c.received));
   }
   c.received += bytes.size();
   if (c.received == body_.size()) {

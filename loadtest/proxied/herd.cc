@@ -99,9 +99,8 @@ void Herd::send(OriginExchange& exchange) {
 
 bool Herd::prepare(OriginExchange& exchange, size_t piece, uint64_t begin_ns) {
   if (by_the_clock()) {
-    const uint64_t due =
-        begin_ns + static_cast<uint64_t>(nanoseconds(options_.duration).count()) * piece /
-                       std::max<size_t>(1, options_.pieces - 1);
+    const uint64_t due = begin_ns + static_cast<uint64_t>(nanoseconds(options_.duration).count()) *
+                                        piece / std::max<size_t>(1, options_.pieces - 1);
     const uint64_t now = monotonic_ns();
     if (due > now) std::this_thread::sleep_for(nanoseconds(due - now));
   } else if (piece == options_.pieces / 2 && !exchange.wait(all_began_)) {
@@ -188,10 +187,10 @@ HerdReport Herd::report() {
     const bool wrong = client.failure.starts_with("WRONG");
     ++(held && !wrong ? report.died_with_victim : report.failed);
     if ((held && !wrong) || report.failures.size() >= 10) continue;
-    report.failures.push_back(fmt::format(
-        "{}: {}", pair_.servers()[static_cast<size_t>(client.server)]->name(),
-        client.ended() ? client.failure
-                       : fmt::format("has only {} bytes at the end", client.received)));
+    report.failures.push_back(
+        fmt::format("{}: {}", pair_.servers()[static_cast<size_t>(client.server)]->name(),
+                    client.ended() ? client.failure
+                                   : fmt::format("has only {} bytes at the end", client.received)));
   }
   return report;
 }

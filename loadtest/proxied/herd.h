@@ -30,7 +30,7 @@ struct HerdReport {
   size_t good = 0;              // received every byte, all of them right
   size_t died_with_victim = 0;  // failed, and the killed process held their connections
   size_t failed = 0;            // failed otherwise
-  size_t began_early = 0;  // received something before the origin had sent all
+  size_t began_early = 0;       // received something before the origin had sent all
   pid_t victim = 0;
   std::vector<std::string> failures;  // the first few
   std::vector<std::string> trouble;   // crashes in the servers' logs

@@ -221,8 +221,8 @@ Result<PurgeStormReport> run_purge_storm(const PurgeStormOptions& options) {
 }
 
 nlohmann::json PurgeStormReport::json() const {
-  return {{"requests", requests}, {"hits", hits},     {"origin_requests", origin_requests},
-          {"purges", purges},     {"stale", stale},   {"wrong", wrong},
+  return {{"requests", requests}, {"hits", hits},       {"origin_requests", origin_requests},
+          {"purges", purges},     {"stale", stale},     {"wrong", wrong},
           {"failed", failed},     {"details", details}, {"trouble", trouble}};
 }
 

@@ -25,9 +25,9 @@ struct PurgeStormReport {
   size_t hits = 0;
   size_t origin_requests = 0;
   size_t purges = 0;
-  size_t stale = 0;   // answers older than an acknowledged purge that meets them
-  size_t wrong = 0;   // another path's answer, or damaged
-  size_t failed = 0;  // requests and purges
+  size_t stale = 0;                  // answers older than an acknowledged purge that meets them
+  size_t wrong = 0;                  // another path's answer, or damaged
+  size_t failed = 0;                 // requests and purges
   std::vector<std::string> details;  // the first few of these
   std::vector<std::string> trouble;  // crashes in the servers' logs
 

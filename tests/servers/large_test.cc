@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Responses of 1 GiB in a domain of 2 GiB: stored by one server and served by the other, ranges that
-// touch only what they send, and fills that break off.
+// Responses of 1 GiB in a domain of 2 GiB: stored by one server and served by the other, ranges
+// that touch only what they send, and fills that break off.
 #include "loadtest/harness/build_paths.h"
 #include "loadtest/harness/net.h"
 #include "loadtest/harness/origin.h"
@@ -62,9 +62,10 @@ class LargeTest : public PairTest {
 
   // Sends so much of the body and then breaks off, if that is not all.
   void send_body(OriginExchange& exchange, uint64_t size) const {
-    exchange.send_raw(fmt::format(
-        "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nETag: \"1\"\r\nContent-Length: {}\r\n\r\n",
-        kSize));
+    exchange.send_raw(
+        fmt::format("HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nETag: "
+                    "\"1\"\r\nContent-Length: {}\r\n\r\n",
+                    kSize));
     for (uint64_t piece = 0; piece < size / kPiece; ++piece) {
       exchange.send_raw(pattern_.piece(piece));
     }
@@ -140,8 +141,7 @@ TEST_P(LargeTest, StoredByOneServedByTheOtherAndRangesTouchLittle) {
     const HttpResponse part = send(request);
     EXPECT_EQ(part.status, 206);
     EXPECT_EQ(part.cache_status(), "HIT");
-    EXPECT_EQ(part.header("Content-Range"),
-              fmt::format("bytes {}-{}/{}", from, from + 99, kSize));
+    EXPECT_EQ(part.header("Content-Range"), fmt::format("bytes {}-{}/{}", from, from + 99, kSize));
     EXPECT_TRUE(part.body.size() == 100 && pattern_.is_at(from, part.body)) << from;
   }
   EXPECT_LT(shared_memory_touched(reader), before + (32u << 20));

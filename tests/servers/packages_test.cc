@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What needs further packages of Debian. A real application: DokuWiki in php-fpm, behind both servers on
-// one domain, beside an nginx without a cache. And nginx's brotli filter.
+// What needs further packages of Debian. A real application: DokuWiki in php-fpm, behind both
+// servers on one domain, beside an nginx without a cache. And nginx's brotli filter.
 #include <pwd.h>
 #include <unistd.h>
 
@@ -103,7 +103,8 @@ void DokuWikiTest::make_site() const {
     std::string text = "====== Page " + std::to_string(i) + " ======\n{{:logo.png?60|A logo}}\n";
     for (int section = 0; section < i; ++section) {
       text += "===== Section =====\nSome **bold** and //slanted// text, see [[wiki:page" +
-              std::to_string(section) + "]].\n\n^ a ^ b ^\n| 1 | 2 |\n\n<code c>\nint main() {}\n"
+              std::to_string(section) +
+              "]].\n\n^ a ^ b ^\n| 1 | 2 |\n\n<code c>\nint main() {}\n"
               "</code>\n";
     }
     page("wiki/page" + std::to_string(i), text);
@@ -123,8 +124,7 @@ void DokuWikiTest::start_php() {
   ASSERT_TRUE(write_file(directory() / "php.conf", text));
   SpawnOptions options;
   options.stderr_file = directory() / "php.out";
-  auto started =
-      ChildProcess::start({php(), "-n", "-R", "-y", where + "/php.conf"}, options);
+  auto started = ChildProcess::start({php(), "-n", "-R", "-y", where + "/php.conf"}, options);
   ASSERT_TRUE(started) << started.error().message;
   php_ = std::move(*started);
   ASSERT_TRUE(wait_until([&] { return can_connect(php_port_); }, std::chrono::seconds(20)))
@@ -159,13 +159,12 @@ WebServer& DokuWikiTest::start_httpd() {
   options.document_root = kWiki;
   options.mcs->key_base = "wiki";
   options.mcs->valid = "200 404 10m";
-  options.mcs->cache_directives = {
-      {"cache_purge", "on"},
-      {"cache_ignore_headers", "Cache-Control Expires Set-Cookie"},
-      {"cache_set_cookie", "strip"}};
+  options.mcs->cache_directives = {{"cache_purge", "on"},
+                                   {"cache_ignore_headers", "Cache-Control Expires Set-Cookie"},
+                                   {"cache_set_cookie", "strip"}};
   for (const char* module : {"proxy", "proxy_fcgi", "setenvif"}) {
-    options.main_extra += fmt::format(
-        "LoadModule {0}_module /usr/lib/apache2/modules/mod_{0}.so\n", module);
+    options.main_extra +=
+        fmt::format("LoadModule {0}_module /usr/lib/apache2/modules/mod_{0}.so\n", module);
   }
   options.main_extra += "SetEnvIf Cookie \"(^|; )dokuwiki_user=\" no-cache\n";
   options.server_extra = fmt::format(
@@ -185,8 +184,8 @@ std::vector<std::string> DokuWikiTest::crawl() {
     for (std::sregex_iterator it(response.body.begin(), response.body.end(), link), end; it != end;
          ++it) {
       const std::string target = std::regex_replace((*it)[1].str(), std::regex("&amp;"), "&");
-      // Other sites, forms, what the wiki does in the background, and its front page by another name:
-      // each server has its own entry for an index.
+      // Other sites, forms, what the wiki does in the background, and its front page by another
+      // name: each server has its own entry for an index.
       const bool other = target.starts_with("//") || target == "/" ||
                          target.find("do=") != std::string::npos ||
                          target.find("taskrunner") != std::string::npos;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Applications behind FastCGI, uwsgi and SCGI: cached as proxied responses are, by both servers. And
-// nginx in front of httpd.
+// Applications behind FastCGI, uwsgi and SCGI: cached as proxied responses are, by both servers.
+// And nginx in front of httpd.
 #include <sys/stat.h>
 
 #include <sstream>
@@ -56,10 +56,9 @@ class ProgramServersTest : public ServersTest {
     options.mcs->key_base.clear();
     if (type.kind == ServerKind::kNginx) {
       const std::string p = behind.nginx;
-      options.server_extra =
-          fmt::format("location / {{\n  {0}_pass 127.0.0.1:{1};\n", p, port) +
-          "  mcs_cache on;\n  mcs_cache_key_base site;\n  mcs_cache_purge on;\n"
-          "  add_header X-Mcs-Status $mcs_cache_status always;\n";
+      options.server_extra = fmt::format("location / {{\n  {0}_pass 127.0.0.1:{1};\n", p, port) +
+                             "  mcs_cache on;\n  mcs_cache_key_base site;\n  mcs_cache_purge on;\n"
+                             "  add_header X-Mcs-Status $mcs_cache_status always;\n";
       for (const char* line : {"REQUEST_METHOD $request_method", "REQUEST_URI $request_uri",
                                "QUERY_STRING $query_string", "CONTENT_LENGTH $content_length",
                                "CONTENT_TYPE $content_type", "SERVER_PROTOCOL $server_protocol"}) {
@@ -82,16 +81,12 @@ class ProgramServersTest : public ServersTest {
 
 class ProgramsTest : public ProgramServersTest,
                      public testing::WithParamInterface<std::pair<ServerType, Behind>> {};
-INSTANTIATE_TEST_SUITE_P(Behind, ProgramsTest,
-                         testing::Values(std::pair(kNginxType, kFastCgi),
-                                         std::pair(kNginxType, kUwsgi),
-                                         std::pair(kNginxType, kScgi),
-                                         std::pair(kEventType, kFastCgi),
-                                         std::pair(kWorkerType, kUwsgi),
-                                         std::pair(kPreforkType, kScgi)),
-                         [](const auto& pair) {
-                           return pair.param.first.name + "_" + pair.param.second.name;
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Behind, ProgramsTest,
+    testing::Values(std::pair(kNginxType, kFastCgi), std::pair(kNginxType, kUwsgi),
+                    std::pair(kNginxType, kScgi), std::pair(kEventType, kFastCgi),
+                    std::pair(kWorkerType, kUwsgi), std::pair(kPreforkType, kScgi)),
+    [](const auto& pair) { return pair.param.first.name + "_" + pair.param.second.name; });
 
 TEST_P(ProgramsTest, AreCachedAsTheySay) {
   const auto& [type, behind] = GetParam();
@@ -191,11 +186,11 @@ TEST_F(ServersTest, ExampleOfNginxInFrontOfHttpd) {
   const std::filesystem::path runs = programs.path() / "runs";
   ASSERT_TRUE(write_file(runs, ""));
   chmod(runs.c_str(), 0666);
-  ASSERT_TRUE(write_file(programs.path() / "page",
-                         "#!/bin/sh\necho run >> " + runs.string() +
-                             "\necho Content-Type: text/plain\necho\n"
-                             "echo \"$QUERY_STRING for $HTTP_HOST, $(wc -l < " + runs.string() +
-                             ")\"\n"));
+  ASSERT_TRUE(
+      write_file(programs.path() / "page", "#!/bin/sh\necho run >> " + runs.string() +
+                                               "\necho Content-Type: text/plain\necho\n"
+                                               "echo \"$QUERY_STRING for $HTTP_HOST, $(wc -l < " +
+                                               runs.string() + ")\"\n"));
   chmod((programs.path() / "page").c_str(), 0755);
   write("a.txt", "hello");
   write("private/a.txt", "secret");

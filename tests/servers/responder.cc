@@ -68,8 +68,8 @@ std::string record(unsigned char type, std::string_view content) {
 size_t fastcgi_length(std::string_view bytes, size_t& at) {
   const size_t first = byte_at(bytes, at++);
   if (first < 128) return first;
-  const size_t length = (first & 127) << 24 | byte_at(bytes, at) << 16 | byte_at(bytes, at + 1) << 8 |
-                        byte_at(bytes, at + 2);
+  const size_t length = (first & 127) << 24 | byte_at(bytes, at) << 16 |
+                        byte_at(bytes, at + 1) << 8 | byte_at(bytes, at + 2);
   at += 3;
   return length;
 }
@@ -127,7 +127,8 @@ ProgramRequest read_scgi(Stream& stream) {
   stream.take(1);
   for (size_t at = 0; at < block.size();) {
     const std::string name = block.c_str() + at;
-    const std::string value = at + name.size() + 1 < block.size() ? block.c_str() + at + name.size() + 1 : "";
+    const std::string value =
+        at + name.size() + 1 < block.size() ? block.c_str() + at + name.size() + 1 : "";
     request.variables[name] = value;
     at += name.size() + value.size() + 2;
   }

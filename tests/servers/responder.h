@@ -31,8 +31,8 @@ struct ProgramAnswer {
   std::string body;
 };
 
-// An application server on 127.0.0.1 as php-fpm, uWSGI and the like are one: one thread, one request
-// at a time, a connection for each. The program runs in that thread.
+// An application server on 127.0.0.1 as php-fpm, uWSGI and the like are one: one thread, one
+// request at a time, a connection for each. The program runs in that thread.
 class Responder {
  public:
   using Program = std::function<ProgramAnswer(const ProgramRequest&)>;

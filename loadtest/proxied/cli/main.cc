@@ -46,13 +46,16 @@ void HerdCommand::add(CLI::App& app) {
   app.add_option("--duration-ms", duration_ms, "how long the origin sends")
       ->check(CLI::Range(1, 60'000))
       ->capture_default_str();
-  app.add_option("--rounds", rounds, "of each kind")->check(CLI::Range(1, 100))->capture_default_str();
+  app.add_option("--rounds", rounds, "of each kind")
+      ->check(CLI::Range(1, 100))
+      ->capture_default_str();
   app.add_option("--json", json_file, "write the results to FILE");
 }
 
 int HerdCommand::run() {
   print(fmt::format(
-      "{} clients over nginx and httpd ask for one missing object, which the origin sends in {} ms.\n"
+      "{} clients over nginx and httpd ask for one missing object, which the origin sends in {} "
+      "ms.\n"
       "Times in ms: from the origin's first byte to each client's first, and last to last.\n\n"
       "{:>6} {:>7} {:>7}  {:>6} {:>6} {:>6} {:>6}  {:>9} {:>9}  {:>9} {:>9}\n",
       options.clients, duration_ms, "KiB", "filler", "killed", "origin", "good", "victim", "failed",
@@ -71,8 +74,8 @@ int HerdCommand::run() {
           if (!report) return complain(report.error().message);
           const char* name = filler == 0 ? "nginx" : "httpd";
           print(fmt::format(
-              "{:>6} {:>7} {:>7}  {:>6} {:>6} {:>6} {:>6}  {:>9.1f} {:>9.1f}  {:>9.1f} {:>9.1f}\n", kib,
-              name, killed ? "yes" : "no", report->origin_requests, report->good,
+              "{:>6} {:>7} {:>7}  {:>6} {:>6} {:>6} {:>6}  {:>9.1f} {:>9.1f}  {:>9.1f} {:>9.1f}\n",
+              kib, name, killed ? "yes" : "no", report->origin_requests, report->good,
               report->died_with_victim, report->failed, quantile(report->first_ms, 0.5),
               quantile(report->first_ms, 1), quantile(report->last_ms, 0.5),
               quantile(report->last_ms, 1)));
@@ -86,9 +89,8 @@ int HerdCommand::run() {
       }
     }
   }
-  const int saved = save(json_file, {{"clients", options.clients},
-                                     {"duration_ms", duration_ms},
-                                     {"runs", list}});
+  const int saved =
+      save(json_file, {{"clients", options.clients}, {"duration_ms", duration_ms}, {"runs", list}});
   return saved != 0 ? saved : well ? 0 : 1;
 }
 
@@ -114,12 +116,12 @@ void StaleCommand::add(CLI::App& app) {
 
 int StaleCommand::run() {
   options.origin_delay = std::chrono::milliseconds(delay_ms);
-  print(fmt::format("{} requests/s on nginx and httpd together, in turn for an object that stays "
-                    "fresh and for one that is\nstale-while-revalidate and whose origin takes {} ms. "
-                    "Latency in ms, from when a request was due.\n\n{:>6} {:>9} {:>7} {:>9} {:>8} "
-                    "{:>8} {:>8} {:>7}\n",
-                    options.rate, delay_ms, "", "requests", "failed", "not HIT", "p50", "p99", "max",
-                    "origin"));
+  print(fmt::format(
+      "{} requests/s on nginx and httpd together, in turn for an object that stays "
+      "fresh and for one that is\nstale-while-revalidate and whose origin takes {} ms. "
+      "Latency in ms, from when a request was due.\n\n{:>6} {:>9} {:>7} {:>9} {:>8} "
+      "{:>8} {:>8} {:>7}\n",
+      options.rate, delay_ms, "", "requests", "failed", "not HIT", "p50", "p99", "max", "origin"));
   bool well = true;
   const auto line = [](const char* name, const TargetReport& report, size_t origin) {
     const auto ms = [](uint64_t ns) { return static_cast<double>(ns) / 1e6; };
@@ -164,10 +166,11 @@ void PurgesCommand::add(CLI::App& app) {
 int PurgesCommand::run() {
   const auto report = run_purge_storm(options);
   if (!report) return complain(report.error().message);
-  print(fmt::format("seed {}: {} requests ({} hits, {} to the origin) and {} purges in {} s: {} answers "
-                    "older than an acknowledged purge, {} wrong, {} failed\n",
-                    options.seed, report->requests, report->hits, report->origin_requests,
-                    report->purges, options.seconds, report->stale, report->wrong, report->failed));
+  print(fmt::format(
+      "seed {}: {} requests ({} hits, {} to the origin) and {} purges in {} s: {} answers "
+      "older than an acknowledged purge, {} wrong, {} failed\n",
+      options.seed, report->requests, report->hits, report->origin_requests, report->purges,
+      options.seconds, report->stale, report->wrong, report->failed));
   for (const auto& line : report->details) print("    " + line + "\n");
   for (const auto& line : report->trouble) print("    " + line + "\n");
   auto json = report->json();
