@@ -312,6 +312,9 @@ enum {
   MCS_REQUEST_NO_WAIT = 8,  /**< too many requests of this process wait already */
   MCS_REQUEST_LAST_TRY = 16 /**< mcs_resume: the wait is over, do not answer MCS_WAIT */
 };
+/** Besides, in mcs_request.flags: the port at which the server was asked. Where no key base is named
+    it keeps what servers on different ports answer to the same Host apart. */
+#define MCS_REQUEST_PORT(port) ((unsigned)(port) << 16)
 
 typedef struct mcs_request {
   const mcs_policy *policy;
@@ -454,6 +457,14 @@ MCS_API void mcs_end(mcs_transaction *transaction);
 MCS_API size_t mcs_request_key(const mcs_request *request, char *to, size_t size);
 
 /* ------------------------------------------------------------------ purging */
+
+/**
+ * For a PURGE request that mcs_begin has answered, if its target is a file of this server, which has
+ * a key of its own (as in mcs_static_request): purges it too, unless the answer is a refusal, and
+ * replaces the answer's body. 0: out of memory.
+ */
+MCS_API int mcs_purge_file(mcs_process *process, const mcs_policy *files, mcs_str path,
+                           mcs_alloc alloc, void *alloc_context, mcs_response *response);
 
 typedef enum mcs_purge_kind {
   MCS_PURGE_KEY = 1,      /**< one target, all its variants */

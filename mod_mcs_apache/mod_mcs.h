@@ -52,7 +52,7 @@ struct KeyBase {
 // What holds for all requests of one context.
 struct Site {
   mcs_policy* files;
-  mcs_policy* responses;              // without a default key base: scheme and host take its place
+  mcs_policy* responses;              // without a default key base: scheme, host and port take its place
   const KeyBase* key_base = nullptr;  // the one in files
   const ap_expr_info_t* key = nullptr;  // McsCacheKey
 };

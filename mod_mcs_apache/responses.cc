@@ -95,7 +95,7 @@ void describe(request_rec* r, const Site& site, mcs_request& request) noexcept {
   for (int i = 0; i < lines->nelts; ++i) fields[i] = {view(entries[i].key), view(entries[i].val)};
   request.fields = fields;
   request.field_count = static_cast<size_t>(lines->nelts);
-  request.flags = flags_of(r);
+  request.flags = flags_of(r) | MCS_REQUEST_PORT(r->connection->local_addr->port);
   request.alloc = allocate;
   request.alloc_context = r->pool;
 }
@@ -149,25 +149,6 @@ int answer(Exchange& x, mcs_response& reply) noexcept {
     return status;
   }
   return send(x, filters_after_the_cache(r), reply);
-}
-
-// A PURGE that was allowed, of a target that is a file here: files have keys of their own.
-void purge_file(request_rec* r, const Site& site, mcs_process* process,
-                mcs_response& reply) noexcept {
-  mcs_purge_request purge{};
-  purge.kind = MCS_PURGE_KEY;
-  purge.local_files = 1;
-  purge.policy = site.files;
-  purge.pattern = file_key(r, *site.key_base);
-  uint64_t purged = 0;
-  {
-    CallGuard guard;
-    (void)mcs_purge(process, &purge, &purged, nullptr, 0);
-  }
-  char* text = apr_psprintf(r->pool, "purged %" APR_UINT64_T_FMT "\n", purged);
-  reply.body = new (apr_palloc(r->pool, sizeof(iovec))) iovec{text, strlen(text)};
-  reply.body_count = 1;
-  reply.body_length = strlen(text);
 }
 
 // ------------------------------------------------------------------ from another's fill
@@ -339,8 +320,9 @@ int serve_response(request_rec* r) noexcept {
   switch (outcome) {
     case MCS_RESPONSE:
       if (reply.refresh) start_refresh(r);
-      if (reply.status == HTTP_OK && is_for_default_handler(r) && r->finfo.filetype == APR_REG) {
-        purge_file(r, *site, process, reply);
+      if (is_for_default_handler(r) && r->finfo.filetype == APR_REG) {
+        CallGuard guard;
+        mcs_purge_file(process, site->files, file_key(r, *site->key_base), allocate, r->pool, &reply);
       }
       return answer(x, reply);
     case MCS_FOLLOW:

@@ -126,26 +126,11 @@ ngx_int_t purge_file(ngx_http_request_t* r, mcs_response* response) noexcept {
   RequestContext* context = request_context(r);
   ngx_str_t path;
   const ngx_int_t found = find_file(r, context, &path);
-  if (found == NGX_DECLINED || response->status != NGX_HTTP_OK) return NGX_OK;
-  mcs_purge_request purge = {};
-  purge.kind = MCS_PURGE_KEY;
-  purge.local_files = 1;
-  purge.policy = location_conf(r)->file_policy;
-  purge.pattern = context->key_path;
-  uint64_t purged = 0;
-  char error[NGX_MAX_CONF_ERRSTR] = "";
-  if (mcs_purge(joined_process, &purge, &purged, error, sizeof(error)) == MCS_ERROR) {
-    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "mcs: PURGE of \"%V\": %s", &path, error);
-  }
-  auto* body = static_cast<iovec*>(ngx_palloc(r->pool, sizeof(iovec) + NGX_INT64_LEN + 16));
-  if (found != NGX_OK || body == nullptr) return NGX_ERROR;
-  body->iov_base = body + 1;
-  const u_char* end = ngx_sprintf(static_cast<u_char*>(body->iov_base), "purged %uL\n", purged);
-  body->iov_len = static_cast<size_t>(end - static_cast<u_char*>(body->iov_base));
-  response->body = body;
-  response->body_count = 1;
-  response->body_length = body->iov_len;
-  return NGX_OK;
+  if (found == NGX_DECLINED) return NGX_OK;
+  return found == NGX_OK && mcs_purge_file(joined_process, location_conf(r)->file_policy,
+                                           context->key_path, allocate, r->pool, response)
+             ? NGX_OK
+             : NGX_ERROR;
 }
 
 RequestContext* make_context(ngx_http_request_t* r) noexcept {

@@ -61,6 +61,11 @@ bool take_char(std::string_view& rest, char& c) {
   return true;
 }
 
+// Of a host part: no host contains an "@".
+std::string_view without_port(std::string_view host) {
+  return host.substr(0, std::min(host.find('@'), host.size()));
+}
+
 std::string_view parameter_name(std::string_view parameter) {
   return parameter.substr(0, parameter.find('='));
 }
@@ -166,6 +171,7 @@ tl::expected<void, KeyError> build_key(const KeyRequest& request, const CachePol
     if (!append_normalised_authority(scheme, authority, key)) {
       return Unexpected(KeyError::kBadHost);
     }
+    if (policy.key_port && request.port != 0) key += '@' + std::to_string(request.port);
   }
   end_part(host, key);
   key += request.method == Method::kPost ? 'P' : 'G';
@@ -236,10 +242,19 @@ std::optional<KeyParts> parse_key(std::string_view key) noexcept {
   return parts;
 }
 
+bool is_of_site(const KeyParts& parts, std::string_view site) noexcept {
+  if (parts.site == site) return true;
+  // 'P', an empty base, the host.
+  constexpr std::size_t kBeforeHost = 1 + 4 + 4;
+  constexpr std::string_view kNoBase("P\0\0\0\0", 5);
+  return site.size() > kBeforeHost && site.substr(0, 5) == kNoBase && !parts.is_static &&
+         parts.base.empty() && site.substr(kBeforeHost) == without_port(parts.host);
+}
+
 std::string display_key(std::string_view key) {
   const auto parts = parse_key(key);
   if (!parts) return {};
-  std::string text(parts->base.empty() ? parts->host : parts->base);
+  std::string text(parts->base.empty() ? without_port(parts->host) : parts->base);
   text += parts->path;
   if (parts->has_query) {
     text += '?';

@@ -6,6 +6,8 @@
 //                   | u32 path | path | 'q' or '-' | u32 query | query      (u32: little endian)
 //
 // What precedes the method is the key's site; purging by prefix or pattern compares sites first.
+// The host part of a key without base is "scheme://host" and, behind an "@", the port of the server
+// that answers: the same Host may reach different servers (policy.key_port).
 #pragma once
 
 #include <cstdint>
@@ -41,11 +43,12 @@ struct KeyRequest {
   std::string_view host;      // the Host field or :authority
   std::string_view target;    // the request target as it was received
   Method method = Method::kGet;
+  std::uint16_t port = 0;  // of the server that answers; 0: unknown
 };
 
 /// Writes the key to `key`, replacing what was there. The target is normalised only by
 /// append_normalised and the policy's query rules. An absolute-form target overrides the Host field
-/// (RFC 9112 3.2.2). Without a key base the site is "scheme://host".
+/// (RFC 9112 3.2.2). Without a key base the site is "scheme://host@port".
 tl::expected<void, KeyError> build_key(const KeyRequest& request, const CachePolicy& policy,
                                        std::string& key);
 
@@ -67,6 +70,9 @@ struct KeyParts {
 
 /// Nothing if `key` is no key that build_key or build_static_key could have written.
 std::optional<KeyParts> parse_key(std::string_view key) noexcept;
+
+/// True if a key's site is `site`, or `site` names its host without a port.
+bool is_of_site(const KeyParts& parts, std::string_view site) noexcept;
 
 /// Base or host, path and query, for people and for Cache-Status. Not unambiguous.
 std::string display_key(std::string_view key);

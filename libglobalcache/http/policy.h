@@ -74,7 +74,8 @@ struct ValidTime {
 
 struct CachePolicy {
   // --- keys
-  std::string key_base;  // first part of every key; empty: scheme and host of the request
+  std::string key_base;  // first part of every key; empty: scheme, host, port
+  bool key_port = true;  // without a key base the server's port is part of the key
   QueryRule query = QueryRule::kKeep;
   bool query_sort = false;
   std::vector<std::string> query_ignored;  // names; a trailing "*" matches any rest

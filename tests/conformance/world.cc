@@ -170,13 +170,13 @@ void World::start(ServerKind kind) {
   if (kind == ServerKind::kNginx) {
     options.server_extra = fmt::format(
         "location / {{\n  proxy_pass {};\n  mcs_cache on;\n  mcs_cache_purge on;\n"
-        "  mcs_cache_status_header on;\n  add_header X-Mcs-Status $mcs_cache_status always;\n}}\n",
+        "  mcs_cache_key_port off;\n  mcs_cache_status_header on;\n  add_header X-Mcs-Status $mcs_cache_status always;\n}}\n",
         origin);
     nginx_ = loadtest::make_server(kind, options);
   } else {
     options.server_extra = fmt::format(
         "AllowEncodedSlashes NoDecode\nProxyPass / {}/ nocanon\n<Location \"/\">\n  McsCache On\n"
-        "  McsCachePurge On\n  McsCacheStatusHeader On\n</Location>\n",
+        "  McsCachePurge On\n  McsCacheKeyPort Off\n  McsCacheStatusHeader On\n</Location>\n",
         origin);
     loadtest::HttpdOptions httpd;
     static_cast<loadtest::ServerOptions&>(httpd) = options;

@@ -202,6 +202,7 @@ bool has_lease(Transaction& t, const http::StoreDecision& decision) {
   request.scheme = view(t.ask.scheme);
   request.host = view(t.ask.host);
   request.target = view(t.ask.target);
+  request.port = port_of(t);
   if (!http::build_key(request, *t.policy, t.primary)) return false;
   t.key = t.cache().make_key(t.primary);
   t.known_specs = false;

@@ -68,18 +68,21 @@ std::string_view primary_of(std::string_view whole_key) {
   return whole_key.substr(0, whole_key.size() - rest.size());
 }
 
+// Path and query of a key, as patterns are written.
+std::string target_of(const http::KeyParts& parts) {
+  std::string target(parts.path);
+  if (parts.has_query) target.append("?").append(parts.query);
+  return target;
+}
+
 bool meets_pattern(PurgeKind kind, std::string_view site, std::string_view text,
                    std::string_view primary) {
   const auto parts = http::parse_key(primary);
   if (!parts) return false;
-  if (!site.empty() && kind == PurgeKind::kWildcard) return http::key_matches(primary, site, text);
-  if (!site.empty() && parts->site != site) return false;
+  if (!site.empty() && !http::is_of_site(*parts, site)) return false;
   if (kind == PurgeKind::kWildcard) return http::key_matches(primary, parts->site, text);
   if (!parts->has_query) return parts->path.substr(0, text.size()) == text;
-  std::string target(parts->path);
-  target += '?';
-  target += parts->query;
-  return target.starts_with(text);
+  return target_of(*parts).starts_with(text);
 }
 
 /// A purge as the cache takes it.
@@ -89,7 +92,7 @@ struct Order {
 };
 
 // Key and site of a request's target. Empty: it has none.
-std::string key_of(const mcs_purge_request& request, http::Method method,
+std::string key_of(const mcs_purge_request& request, std::uint16_t port, http::Method method,
                    std::string_view target) {
   static const http::CachePolicy kNone;
   const http::CachePolicy& policy = request.policy != nullptr ? request.policy->rules : kNone;
@@ -102,10 +105,13 @@ std::string key_of(const mcs_purge_request& request, http::Method method,
   ask.host = view(request.host);
   ask.target = target;
   ask.method = method;
+  ask.port = port;
   return http::build_key(ask, policy, key) ? key : std::string();
 }
 
-std::optional<Order> make_order(const mcs_purge_request& request, std::string& error) {
+// `port`: of the server that was asked to purge; 0: a purge for all ports.
+std::optional<Order> make_order(const mcs_purge_request& request, std::uint16_t port,
+                                std::string& error) {
   const std::string_view pattern = view(request.pattern);
   switch (request.kind) {
     case MCS_PURGE_ALL:
@@ -119,7 +125,11 @@ std::optional<Order> make_order(const mcs_purge_request& request, std::string& e
     case MCS_PURGE_KEY: {
       Order order{PurgeKind::kKey, {}};
       for (const http::Method method : {http::Method::kGet, http::Method::kPost}) {
-        std::string key = key_of(request, method, pattern);
+        std::string key = key_of(request, port, method, pattern);
+        const auto parts = http::parse_key(key);
+        if (parts && parts->base.empty() && port == 0) {
+          return Order{PurgeKind::kWildcard, {make_pattern(parts->site, target_of(*parts))}};
+        }
         if (!key.empty()) order.patterns.push_back(std::move(key));
         // Responses to POST have keys of their own, if they are stored at all.
         const bool post = request.policy == nullptr || request.policy->rules.cache_post;
@@ -146,7 +156,7 @@ std::optional<Order> make_order(const mcs_purge_request& request, std::string& e
   const bool any_site = request.host.size == 0 && request.local_files == 0 &&
                         (request.policy == nullptr || request.policy->rules.key_base.empty());
   if (!any_site) {
-    const std::string key = key_of(request, http::Method::kGet, "/");
+    const std::string key = key_of(request, port, http::Method::kGet, "/");
     const auto parts = http::parse_key(key);
     if (!parts) {
       error = "the site to purge has no valid host: give a host or a key base";
@@ -186,7 +196,7 @@ std::uint64_t purge_as_asked(Transaction& t, std::string& error) {
   request.scheme = t.ask.scheme;
   request.host = t.ask.host;
   const auto run = [&] {
-    const auto order = make_order(request, error);
+    const auto order = make_order(request, port_of(t), error);
     if (order) purged += carry_out(*t.process, *order, soft);
   };
   if (!tags.empty()) {
@@ -267,12 +277,12 @@ void invalidate(Transaction& t, int status, http::Fields response) {
   const http::InvalidationTargets targets =
       http::invalidation_targets(t.method, uri, status, response);
   for (const std::string& target : targets.view()) {
-    http::KeyRequest ask{{}, uri.scheme, uri.host, target, http::Method::kGet};
+    http::KeyRequest ask{{}, uri.scheme, uri.host, target, http::Method::kGet, port_of(t)};
     std::string key;
     if (http::build_key(ask, *t.policy, key)) t.cache().purge(PurgeKind::kKey, key);
   }
   if (targets.count > 0 && t.ask.key.size > 0) {
-    http::KeyRequest ask{view(t.ask.key), uri.scheme, uri.host, "/", http::Method::kGet};
+    http::KeyRequest ask{view(t.ask.key), uri.scheme, uri.host, "/", http::Method::kGet, 0};
     std::string key;
     if (http::build_key(ask, *t.policy, key)) t.cache().purge(PurgeKind::kKey, key);
   }
@@ -287,7 +297,7 @@ extern "C" mcs_status mcs_purge(mcs_process* process, const mcs_purge_request* r
   std::string error;
   if (purged != nullptr) *purged = 0;
   try {
-    const auto order = api::make_order(*request, error);
+    const auto order = api::make_order(*request, 0, error);
     if (order) {
       const std::uint64_t n = api::carry_out(*process, *order, request->soft != 0);
       if (purged != nullptr) *purged = n;
@@ -298,4 +308,30 @@ extern "C" mcs_status mcs_purge(mcs_process* process, const mcs_purge_request* r
   }
   if (err != nullptr && errlen > 0) std::snprintf(err, errlen, "%s", error.c_str());
   return MCS_ERROR;
+}
+
+extern "C" int mcs_purge_file(mcs_process* process, const mcs_policy* files, mcs_str path,
+                              mcs_alloc alloc, void* alloc_context, mcs_response* response) {
+  if (response->status != 200) return 1;
+  mcs_purge_request request{};
+  request.kind = MCS_PURGE_KEY;
+  request.local_files = 1;
+  request.policy = files;
+  request.pattern = path;
+  std::uint64_t purged = 0;
+  char error[256] = "";
+  if (mcs_purge(process, &request, &purged, error, sizeof error) == MCS_ERROR) {
+    process->log(0, std::string("a file could not be purged: ") + error);
+  }
+  constexpr std::size_t kMostText = 32;
+  void* memory = alloc(alloc_context, sizeof(iovec) + kMostText);
+  if (memory == nullptr) return 0;
+  auto* body = static_cast<iovec*>(memory);
+  char* text = reinterpret_cast<char*>(body + 1);
+  const int size = std::snprintf(text, kMostText, "purged %ju\n", std::uintmax_t{purged});
+  *body = {text, static_cast<std::size_t>(size)};
+  response->body = body;
+  response->body_count = 1;
+  response->body_length = body->iov_len;
+  return 1;
 }

@@ -50,6 +50,7 @@ bool read_request(Transaction& t) {
   request.host = view(ask.host);
   request.target = view(ask.target);
   request.method = t.method;
+  request.port = static_cast<std::uint16_t>(ask.flags >> 16);
   if (ask.key.size > 0) {
     request.key_base = view(ask.key);
     request.target = "/";
@@ -98,6 +99,7 @@ extern "C" size_t mcs_request_key(const mcs_request* request, char* to, size_t s
   ask.host = api::view(request->host);
   ask.target = request->key.size > 0 ? "/" : api::view(request->target);
   if (request->key.size > 0) ask.key_base = api::view(request->key);
+  ask.port = static_cast<std::uint16_t>(request->flags >> 16);
   std::string key;
   if (!http::build_key(ask, request->policy->rules, key)) return 0;
   const std::string text =

@@ -119,6 +119,11 @@ namespace mcs::api {
 
 using Transaction = mcs_transaction;
 
+/// Of the server that was asked; 0: unknown.
+inline std::uint16_t port_of(const Transaction& t) {
+  return static_cast<std::uint16_t>(t.ask.flags >> 16);
+}
+
 // --- request.cc
 /// Fill in the request's part. False: it has no key (unsafe methods, malformed targets).
 bool read_request(Transaction& t);

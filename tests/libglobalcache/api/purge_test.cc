@@ -50,6 +50,46 @@ class PurgeTest : public ::testing::Test {
   }
 };
 
+// Servers on different ports may answer different things to the same Host.
+TEST_F(PurgeTest, PortsHaveKeysOfTheirOwnAndAreTold) {
+  const auto at = [](unsigned port, const std::string& method = "GET") {
+    Request request;
+    request.method = method;
+    request.flags = MCS_REQUEST_PORT(port);
+    return request;
+  };
+  const auto fill = [&](unsigned port) {
+    return ask(nginx_, policy_.get(), at(port),
+               Response{200, {{"Cache-Control", "max-age=100"}}, std::to_string(port)});
+  };
+  const auto body_at = [&](unsigned port) {
+    const Reply reply = ask(httpd_, policy_.get(), at(port), Response{404, {}, "origin"});
+    return reply.body;
+  };
+  EXPECT_TRUE(fill(80).stored);
+  EXPECT_TRUE(fill(8080).stored);
+  EXPECT_EQ(body_at(80), "80");
+  EXPECT_EQ(body_at(8080), "8080");
+  // Asked at one port: this port.
+  EXPECT_EQ(ask(httpd_, policy_.get(), at(80, "PURGE"), Response{}).body, "purged 1\n");
+  EXPECT_EQ(body_at(80), "origin");
+  EXPECT_EQ(body_at(8080), "8080");
+  // So does what makes a response invalid.
+  ask(nginx_, policy_.get(), at(80, "POST"), Response{200, {}, "changed"});
+  EXPECT_EQ(body_at(8080), "8080");
+  ask(nginx_, policy_.get(), at(8080, "POST"), Response{200, {}, "changed"});
+  EXPECT_EQ(body_at(8080), "origin");
+  // Without a port: all of them.
+  for (const mcs_purge_kind kind : {MCS_PURGE_KEY, MCS_PURGE_PREFIX, MCS_PURGE_WILDCARD}) {
+    advance_s(10);  // what was not found is forgotten
+    EXPECT_TRUE(fill(80).stored);
+    EXPECT_TRUE(fill(8080).stored);
+    EXPECT_GE(purge(kind, "/a"), 2U);
+    EXPECT_EQ(body_at(80), "origin");
+    EXPECT_EQ(body_at(8080), "origin");
+  }
+}
+
 TEST_F(PurgeTest, AKeyWithAllItsVariants) {
   store("/a", nullptr, {{"X", "1"}});
   store("/a", nullptr, {{"X", "2"}});

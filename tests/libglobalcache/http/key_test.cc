@@ -167,6 +167,49 @@ TEST(KeyMatches, ComparesSiteAndPattern) {
   EXPECT_FALSE(key_matches(other, site, "*"));
 }
 
+TEST(BuildKey, HoldsTheServersPortUnlessThereIsABaseOrARuleAgainstIt) {
+  const auto key_at = [](std::uint16_t port, const CachePolicy& policy = {}) {
+    std::string key;
+    KeyRequest request{{}, "http", "h", "/a", Method::kGet, port};
+    EXPECT_TRUE(build_key(request, policy, key));
+    return key;
+  };
+  EXPECT_NE(key_at(80), key_at(8080));
+  EXPECT_NE(key_at(80), key_at(0));
+  EXPECT_EQ(display_key(key_at(8080)), "http://h/a");
+  CachePolicy named;
+  named.key_base = "site";
+  EXPECT_EQ(key_at(80, named), key_at(8080, named));
+  CachePolicy any;
+  any.key_port = false;
+  EXPECT_EQ(key_at(80, any), key_at(8080, any));
+  EXPECT_EQ(key_at(80, any), key_at(0));
+}
+
+TEST(IsOfSite, AHostWithoutAPortIsItsSiteAtAnyPort) {
+  const auto key_of_host = [](std::string_view host, std::uint16_t port, std::string_view base) {
+    std::string key;
+    KeyRequest request{base, "http", host, "/a", Method::kGet, port};
+    EXPECT_TRUE(build_key(request, {}, key));
+    return key;
+  };
+  const auto is_of = [&](const std::string& key, const std::string& site_of) {
+    return is_of_site(*parse_key(key), parse_key(site_of)->site);
+  };
+  const std::string plain = key_of_host("h", 0, {});
+  const std::string at_80 = key_of_host("h", 80, {});
+  const std::string at_8080 = key_of_host("h", 8080, {});
+  EXPECT_TRUE(is_of(at_80, plain));
+  EXPECT_TRUE(is_of(at_8080, plain));
+  EXPECT_TRUE(is_of(plain, plain));
+  EXPECT_TRUE(is_of(at_80, at_80));
+  EXPECT_FALSE(is_of(at_8080, at_80));
+  EXPECT_FALSE(is_of(plain, at_80));
+  EXPECT_FALSE(is_of(key_of_host("h.example", 80, {}), plain));
+  EXPECT_FALSE(is_of(key_of_host("h", 80, "site"), plain));
+  EXPECT_FALSE(is_of(plain, key_of_host("h", 80, "site")));
+}
+
 // The property the cache stands on: two requests have the same key exactly if an independent,
 // slower normaliser takes them for the same.
 class Oracle {
