@@ -204,7 +204,7 @@ Result<HerdReport> run_herd(const HerdOptions& options) {
   pair_options.httpd_threads = static_cast<int>(options.clients) + 16;
   // Nobody gives up while the origin waits for something that has no time limit.
   if (options.duration.count() == 0) {
-    pair_options.rules = {{"cache_lock", "off"}, {"cache_lock_age", "60s"}};
+    pair_options.rules = {{"cache_lock_timeout", "60s"}, {"cache_lock_age", "60s"}};
   }
   auto pair = ProxiedPair::start(pair_options);
   if (!pair) return tl::unexpected(pair.error());
