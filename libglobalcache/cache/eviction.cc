@@ -25,6 +25,7 @@ constexpr auto kRelease = std::memory_order_release;
 
 constexpr std::uint64_t kProbationShare = 10;  // of the space, one part in so many
 constexpr std::uint64_t kHandStep = 8;
+constexpr std::uint64_t kLeastUnits = 32;
 constexpr std::uint64_t kGhostTimes = 256;     // steps of a ghost's time per cache's worth of units
 constexpr std::uint64_t kGhostLifetime = 230;  // in these steps
 
@@ -46,11 +47,11 @@ std::uint64_t mean_units(const SegmentState& state) {
   return waiting == 0 ? 0 : state.probation.load(kRelaxed) / waiting;
 }
 
-// How many uses pay for another stay of an entry: what is much larger than others takes the place of
-// many.
+// How many uses pay for another stay of an entry: what is larger than others takes the place of many,
+// and what is much larger has to prove itself again by coming back as a ghost. 4 is more than counted.
 std::uint8_t uses_worth(std::uint64_t units, std::uint64_t mean) {
   if (mean == 0) return 1;
-  return units > 4 * mean ? 3 : units > mean ? 2 : 1;
+  return units > 8 * mean ? 4 : units > 2 * mean ? 3 : 2 * units > mean ? 2 : 1;
 }
 
 }  // namespace
@@ -200,6 +201,8 @@ bool GlobalCache::evict_some(std::uint32_t segment, std::uint64_t units) {
   const CacheGeometry& g = memory_.geometry();
   SegmentState& state = memory_.state(segment);
   const std::uint64_t most = g.groups * kGroupUnits / kProbationShare;
+  // Reading everybody's ledger is what costs: once for several entries.
+  units = std::max(units, std::min(kLeastUnits, g.groups * kGroupUnits / 64));
   std::uint64_t retired = 0;
   // So many turns of the hand take everybody off probation and bring every counter to zero.
   const std::uint64_t max_steps = g.arrivals + 6 * (g.descriptors / kHandStep + 1);

@@ -12,6 +12,8 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr auto kAcquire = std::memory_order_acquire;
 constexpr auto kRelease = std::memory_order_release;
 
+constexpr std::uint32_t kReclaimBatch = 32;  // retired entries
+
 // Collected before the first write: head and body of an entry that is copied on hits.
 constexpr std::size_t kStageBytes = 64 * 1024;
 // What a body of unknown length gets at least when it grows, within these bounds.
@@ -222,7 +224,10 @@ bool Fill::commit(std::int64_t checked_ms) {
   cache_->wake_waiters(link_, d);
   note(cache_->area_.fills[static_cast<std::size_t>(slot_)], 0);
   cache_->fills_used_.give_back(slot_);
+  GlobalCache& cache = *std::exchange(cache_, nullptr);
   *this = Fill{};
+  // What was replaced is freed in batches; whoever needs room, and the tick, frees the rest.
+  if (cache.limbo_used_.count() >= kReclaimBatch) cache.reclaim();
   return true;
 }
 
