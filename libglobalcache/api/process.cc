@@ -45,6 +45,13 @@ void log_events(mcs_process& process) {
       // One line per recovery in the whole domain: whoever sets `logged` prints it.
       std::uint32_t not_yet = 0;
       if (!std::atomic_ref<std::uint32_t>(slot.logged).compare_exchange_strong(not_yet, 1)) continue;
+      if (slot.kind == static_cast<std::uint32_t>(runtime::EventKind::kExpelled)) {
+        process.log(2, fmt::format(
+            "expelled {} pid {} on node {} of domain {} ({}): {} fills passed on; what it holds stays "
+            "locked until it goes on or ends",
+            slot.server, slot.pid, slot.node, process.domain->name(), slot.cause, slot.fills));
+        continue;
+      }
       process.log(2, fmt::format(
           "recovered {} pid {} on node {} of domain {} ({}) in {:.3f} ms: {} locks, {} pins, "
           "{} fills, {} retired entries given back",

@@ -223,6 +223,7 @@ std::uint64_t GlobalCache::count_checked(const Hit& hit) const {
 }
 
 Begin GlobalCache::begin(const Key& key, Fill& fill, Link seen, bool insist) {
+  if (instance_.expelled()) return Begin::kBusy;
   const int slot = fills_used_.claim();
   if (slot < 0) return Begin::kNoSpace;
   Word& intent = area_.fills[static_cast<std::size_t>(slot)];
@@ -252,15 +253,20 @@ Begin GlobalCache::begin(const Key& key, Fill& fill, Link seen, bool insist) {
 
   const auto give_up = [&] {
     // Never linked, no space: FREE again at once.
-    std::uint64_t word =
-        EntryWord::make(link.version(), EntryState::kFilling, instance_.slot_number() + 1);
+    const std::uint32_t owner = instance_.slot_number() + 1;
+    std::uint64_t word = EntryWord::make(link.version(), EntryState::kFilling, owner);
+    bool freed = false;
     // Again if a purge flags it in between.
-    while (!d.state.compare_exchange_strong(
-               word, EntryWord::make(link.version(), EntryState::kFree, 0), kAcqRel) &&
-           EntryWord::state(word) == EntryState::kFilling &&
+    while (!freed && EntryWord::state(word) == EntryState::kFilling &&
            EntryWord::version(word) == link.version()) {
+      freed = d.state.compare_exchange_weak(
+          word, EntryWord::make(link.version(), EntryState::kFree, 0), kAcqRel);
     }
-    memory_.set_clock_byte(link.segment(), link.index(), 0);
+    if (freed) {
+      memory_.set_clock_byte(link.segment(), link.index(), 0);
+    } else {
+      retire_filling(link, d, owner);  // expelled meanwhile
+    }
     note(intent, 0);
     fills_used_.give_back(slot);
   };
@@ -472,7 +478,7 @@ bool GlobalCache::set_flag(Link link, std::uint64_t flag) {
 }
 
 // A fill that ends without an entry: ours (abort) or a dead instance's.
-void GlobalCache::retire_filling(Link link, Descriptor& d, std::uint64_t owner_plus_one) {
+bool GlobalCache::retire_filling(Link link, Descriptor& d, std::uint64_t owner_plus_one) {
   const int place = claim_limbo(link);
   const std::uint32_t new_owner = place >= 0 ? instance_.slot_number() + 1 : 0;
   std::uint64_t word = d.state.load(kAcquire);
@@ -486,10 +492,29 @@ void GlobalCache::retire_filling(Link link, Descriptor& d, std::uint64_t owner_p
       unlink(link, d);
       wake_waiters(link, d);
       keep_limbo(place);
-      return;
+      return true;
+    }
+  }
+  // Passed on while we were expelled. We do not write there any more.
+  while (owner_plus_one == instance_.slot_number() + 1 &&
+         EntryWord::state(word) == EntryState::kRetired &&
+         EntryWord::version(word) == link.version() &&
+         EntryWord::owner_plus_one(word) == owner_plus_one) {
+    wake_waiters(link, d);
+    if (place >= 0) {
+      unlink(link, d);
+      keep_limbo(place);
+      return true;
+    }
+    if (d.state.compare_exchange_weak(
+            word, EntryWord::make(link.version(), EntryState::kRetired, 0, EntryWord::cursor(word),
+                                  EntryWord::flags(word)))) {
+      count_orphan(link);
+      return true;
     }
   }
   drop_limbo(place);
+  return false;
 }
 
 std::uint64_t GlobalCache::reclaim(bool wait) {

@@ -68,7 +68,7 @@ enum class Begin {
   kFilling,  // the fill is ours
   kOther,    // somebody else fills this key, or has just filled it: look again
   kNoSpace,  // no descriptor or slot to be had
-  kBusy      // a lock is held by a stopped process
+  kBusy      // a lock is held by a stopped process, or this one was expelled
 };
 
 enum class Append {
@@ -291,6 +291,7 @@ class GlobalCache final : public runtime::RecoverySteps {
 
   void repair_operation(const runtime::DeadInstance& dead, runtime::OpRecord& op) override;
   bool take_over(const runtime::DeadInstance& dead, runtime::RecoveryCounts& counts) override;
+  std::uint32_t pass_on(InstanceId expelled) override;
 
   const Memory& memory() const { return memory_; }
   Pins& pins() { return pins_; }
@@ -337,7 +338,11 @@ class GlobalCache final : public runtime::RecoverySteps {
   std::uint64_t evict_arrival(std::uint32_t segment);
   std::uint64_t evict_at_hand(std::uint32_t segment);
   void keep_inherited_limbo(runtime::RecoveryCounts& counts);
-  void retire_filling(Link link, Descriptor& d, std::uint64_t owner_plus_one);
+  void adopt_retired(Link link, Descriptor& d, std::uint32_t their_owner,
+                     runtime::RecoveryCounts& counts);
+  bool in_limbo(Link link) const;
+  /// True: its waiters were woken.
+  bool retire_filling(Link link, Descriptor& d, std::uint64_t owner_plus_one);
   void adopt_orphans(std::uint32_t segment);
   bool fills(const Key& key, Link link, const Descriptor& d, std::uint64_t word) const;
   bool purge_matches(PurgeKind kind, std::string_view pattern, std::string_view whole_key,

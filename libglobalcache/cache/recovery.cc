@@ -49,20 +49,24 @@ bool GlobalCache::take_over(const DeadInstance& dead, RecoveryCounts& counts) {
     if (link.value == 0) continue;
     Descriptor* d = memory_.resolve(link);
     if (d != nullptr) {
+      bool woken = false;
       const std::uint64_t word = d->state.load(kAcquire);
       if (EntryWord::version(word) == link.version()) {
         if (EntryWord::state(word) == EntryState::kFilling &&
             EntryWord::owner_plus_one(word) == their_owner) {
-          retire_filling(link, *d, their_owner);
+          woken = retire_filling(link, *d, their_owner);
           ++counts.fills;
         } else if (EntryWord::state(word) == EntryState::kSealed) {
           settle(link, *d);
         } else if (is_orphan(word)) {
           count_orphan(link);
+        } else if (EntryWord::state(word) == EntryState::kRetired && !in_limbo(link)) {
+          // It was expelled before it died, and the fill passed on.
+          adopt_retired(link, *d, their_owner, counts);
         }
       }
-      // In any case: who ended the fill, it or a recoverer, may have died before doing so.
-      wake_waiters(link, *d);
+      // Who ended the fill, it or a recoverer, may have died before doing so.
+      if (!woken) wake_waiters(link, *d);
     }
     record.store(0, kRelease);
   }
@@ -80,31 +84,69 @@ bool GlobalCache::take_over(const DeadInstance& dead, RecoveryCounts& counts) {
     if (link.value == 0 || inherited) continue;
     Descriptor* d = memory_.resolve(link);
     if (d != nullptr) {
-      std::uint64_t word = d->state.load(kAcquire);
-      while (EntryWord::version(word) == link.version() &&
-             EntryWord::state(word) == EntryState::kRetired &&
-             EntryWord::owner_plus_one(word) == their_owner) {
-        const int place = claim_limbo(link);
-        const std::uint32_t new_owner = place >= 0 ? instance_.slot_number() + 1 : 0;
-        if (d->state.compare_exchange_strong(
-                word,
-                EntryWord::make(link.version(), EntryState::kRetired, new_owner,
-                                EntryWord::cursor(word), EntryWord::flags(word)),
-                std::memory_order_acq_rel)) {
-          keep_limbo(place);
-          ++counts.retired;
-          break;
-        }
-        drop_limbo(place);
-      }
+      adopt_retired(link, *d, their_owner, counts);
       // It, or a recoverer of it, died before it could say so.
-      word = d->state.load(kAcquire);
+      const std::uint64_t word = d->state.load(kAcquire);
       if (EntryWord::version(word) == link.version() && is_orphan(word)) count_orphan(link);
     }
     record.store(0, kRelease);
   }
   reclaim();
   return true;
+}
+
+// A retired entry that a dead instance still had to free.
+void GlobalCache::adopt_retired(Link link, Descriptor& d, std::uint32_t their_owner,
+                                RecoveryCounts& counts) {
+  std::uint64_t word = d.state.load(kAcquire);
+  while (EntryWord::version(word) == link.version() &&
+         EntryWord::state(word) == EntryState::kRetired &&
+         EntryWord::owner_plus_one(word) == their_owner) {
+    const int place = claim_limbo(link);
+    const std::uint32_t new_owner = place >= 0 ? instance_.slot_number() + 1 : 0;
+    if (d.state.compare_exchange_strong(
+            word,
+            EntryWord::make(link.version(), EntryState::kRetired, new_owner,
+                            EntryWord::cursor(word), EntryWord::flags(word)),
+            std::memory_order_acq_rel)) {
+      keep_limbo(place);
+      ++counts.retired;
+      return;
+    }
+    drop_limbo(place);
+  }
+}
+
+// Whether we have it already, having inherited the slot.
+bool GlobalCache::in_limbo(Link link) const {
+  return std::any_of(area_.limbo.begin(), area_.limbo.end(),
+                     [&](const Word& record) { return record.load(kAcquire) == link.value; });
+}
+
+// Its leases: whoever waits for them fills instead. The space stays its own, also the record that names
+// it: it may be in the middle of writing there.
+std::uint32_t GlobalCache::pass_on(InstanceId expelled) {
+  const std::uint32_t owner = expelled.slot() + 1;
+  std::uint32_t passed = 0;
+  for (const Word& record : Pins::area(instance_, expelled.slot()).fills) {
+    const Link link{record.load(kAcquire)};
+    Descriptor* d = link.value == 0 ? nullptr : memory_.resolve(link);
+    if (d == nullptr) continue;
+    std::uint64_t word = d->state.load(kAcquire);
+    while (EntryWord::state(word) == EntryState::kFilling &&
+           EntryWord::version(word) == link.version() && EntryWord::owner_plus_one(word) == owner) {
+      // Not if it has come back, or another one has its slot.
+      if (!instance_.is_expelled(expelled)) return passed;
+      if (d->state.compare_exchange_weak(
+              word, EntryWord::make(link.version(), EntryState::kRetired, owner))) {
+        ++passed;
+        break;
+      }
+    }
+    // Also for one that an agent passed on which died before it came to this.
+    if (EntryWord::version(word) == link.version()) wake_waiters(link, *d);
+  }
+  return passed;
 }
 
 // In an inherited slot what is retired stays where it is: the slot that its owner is named by has

@@ -13,10 +13,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+
+#include "libglobalcache/runtime/global_mutex.h"
 
 namespace mcs::runtime {
 namespace {
@@ -37,18 +40,30 @@ std::string socket_path(const std::string& domain_path, std::uint32_t node) {
   return fmt::format("{}/agent.{}", domain_path, node);
 }
 
-// "TracerPid: 0" means nobody debugs it. Unknown (another pid namespace) counts as traced: not to
-// be killed.
-bool is_traced(int pid) {
-  FILE* file = std::fopen(fmt::format("/proc/{}/status", pid).c_str(), "re");
-  if (file == nullptr) return true;
+// The number that a field of a file in /proc has, or `otherwise`.
+int proc_field(const std::string& path, const char* field, int otherwise) {
+  FILE* file = std::fopen(path.c_str(), "re");
+  if (file == nullptr) return otherwise;
   char line[256];
-  int tracer = -1;
+  int value = otherwise;
   while (std::fgets(line, sizeof line, file) != nullptr) {
-    if (std::sscanf(line, "TracerPid: %d", &tracer) == 1) break;
+    if (std::strncmp(line, field, std::strlen(field)) != 0) continue;
+    value = std::atoi(line + std::strlen(field));
+    break;
   }
   std::fclose(file);
-  return tracer != 0;
+  return value;
+}
+
+// What is behind a pidfd, as a number here: 0 if it cannot be seen from this pid namespace, -1 if it is
+// gone.
+int pid_of(int pidfd) {
+  return pidfd < 0 ? 0 : proc_field(fmt::format("/proc/self/fdinfo/{}", pidfd), "Pid:", 0);
+}
+
+// Unknown counts as traced: not to be killed.
+bool is_traced(int pid) {
+  return proc_field(fmt::format("/proc/{}/status", pid), "TracerPid:", -1) != 0;
 }
 
 }  // namespace
@@ -215,29 +230,88 @@ bool Agent::anybody_else() const {
   return false;
 }
 
-// Stopped or hung while others need what it holds: kill, and let its exit be recovered like any.
-void Agent::judge_hung(std::uint32_t slot, Watched& watched) {
+// No sign of life while others ask for what it holds.
+bool Agent::is_stopped(std::uint32_t slot, Watched& watched, std::uint64_t now) {
   const std::uint64_t blocked =
       instance_.control(slot).blocked.load(std::memory_order_relaxed);
   const std::uint64_t heartbeat =
       instance_.slot(slot).heartbeat.load(std::memory_order_relaxed);
-  if (blocked == watched.blocked_seen && watched.stalled_since_ns == 0) return;
-  const std::uint64_t now = monotonic_ns();
+  if (blocked == watched.blocked_seen && watched.stalled_since_ns == 0) return false;
   if (heartbeat != watched.heartbeat_seen || watched.stalled_since_ns == 0) {
     watched.heartbeat_seen = heartbeat;
     watched.stalled_since_ns = blocked == watched.blocked_seen ? 0 : now;
     watched.blocked_seen = blocked;
-    return;
+    return false;
   }
-  if (now - watched.stalled_since_ns < options_.hang_limit_ms * 1000000ULL) return;
-  if (blocked == watched.blocked_seen) {
-    // Nobody asked again since: an idle stopped process is left alone.
-    watched.stalled_since_ns = 0;
-    return;
-  }
+  if (now - watched.stalled_since_ns < options_.hang_limit_ms * 1000000ULL) return false;
+  // Nobody asked again since: an idle stopped process is left alone.
   watched.stalled_since_ns = 0;
-  if (watched.pidfd < 0 || is_traced(instance_.slot(slot).pid)) return;
-  ::syscall(SYS_pidfd_send_signal, watched.pidfd, SIGKILL, nullptr, 0);
+  return blocked != watched.blocked_seen;
+}
+
+// One thread hangs inside a lock while the others go on. Only locks count: a fill may take long.
+bool Agent::holds_too_long(std::uint32_t slot, Watched& watched, std::uint64_t now) {
+  const std::uint64_t limit = options_.hang_limit_ms * 1000000ULL;
+  const std::uint64_t blocked =
+      instance_.control(slot).blocked.load(std::memory_order_relaxed);
+  if (blocked != watched.blocked_last) {
+    watched.blocked_last = blocked;
+    watched.blocked_last_ns = now;
+  }
+  if (watched.blocked_last_ns == 0 || now - watched.blocked_last_ns > limit) {
+    watched.holds.clear();
+    return false;
+  }
+  const InstanceId id = InstanceId::make(slot, watched.incarnation);
+  const Slot& their = instance_.slot(slot);
+  const auto look = [&](unsigned record, std::uint64_t ref, std::uint64_t word,
+                        std::uint64_t stamp) {
+    if (ref == 0 || OwnerLock::owner(word) != id) {
+      watched.holds.erase(record);
+      return false;
+    }
+    Hold& hold = watched.holds[record];
+    if (hold.ref != ref || hold.stamp != stamp) hold = {ref, stamp, now};
+    return now - hold.since_ns > limit;
+  };
+  bool too_long = false;
+  unsigned record = 0;
+  for (const OpRecord& op : their.ops) {
+    const LockRef ref{op.lock.load(std::memory_order_acquire)};
+    const OwnerLock* lock = ref.value == 0 ? nullptr : instance_.resolve_lock(ref);
+    const std::uint64_t word = lock == nullptr ? 0 : lock->load();
+    // The word counts how often the lock was taken.
+    too_long = look(record++, lock == nullptr ? 0 : ref.value, word, word) || too_long;
+  }
+  for (const Word& mutex : their.mutexes) {
+    const LockRef ref{mutex.load(std::memory_order_acquire)};
+    const MutexCell* cell = ref.value == 0 ? nullptr : GlobalMutex::resolve(instance_, ref);
+    too_long = look(record++, cell == nullptr ? 0 : ref.value,
+                    cell == nullptr ? 0 : cell->owner.load(std::memory_order_acquire),
+                    cell == nullptr ? 0 : cell->wakeups.load(std::memory_order_acquire)) ||
+               too_long;
+  }
+  return too_long;
+}
+
+// Kill, and let its exit be recovered like any; or else expel.
+void Agent::end(std::uint32_t slot, const Watched& watched) {
+  const int pid = pid_of(watched.pidfd);
+  if (pid < 0) return;
+  const bool traced = pid > 0 && is_traced(pid);
+  if (pid > 0 && !traced &&
+      (::syscall(SYS_pidfd_send_signal, watched.pidfd, SIGKILL, nullptr, 0) == 0 ||
+       errno == ESRCH)) {
+    return;
+  }
+  instance_.expel(InstanceId::make(slot, watched.incarnation),
+                  traced ? "hung, and traced" : "hung, and may not be killed");
+}
+
+void Agent::judge(std::uint32_t slot, Watched& watched) {
+  const std::uint64_t now = monotonic_ns();
+  const bool stopped = is_stopped(slot, watched, now);
+  if (holds_too_long(slot, watched, now) || stopped) end(slot, watched);
 }
 
 void Agent::look_around() {
@@ -245,9 +319,9 @@ void Agent::look_around() {
     if (slot == instance_.slot_number()) continue;
     const std::uint64_t word = instance_.control(slot).state.load(std::memory_order_acquire);
     const InstanceState state = StateWord::state(word);
+    const auto it = watched_.find(slot);
     if (state == InstanceState::kFree || state == InstanceState::kInvalid) {
-      if (const auto it = watched_.find(slot);
-          it != watched_.end() && it->second.incarnation == StateWord::incarnation(word)) {
+      if (it != watched_.end() && it->second.incarnation == StateWord::incarnation(word)) {
         forget(slot);
       }
       continue;
@@ -256,7 +330,20 @@ void Agent::look_around() {
       instance_.recover(slot, "liveness lock");
       continue;
     }
-    if (const auto it = watched_.find(slot); it != watched_.end()) judge_hung(slot, it->second);
+    if (state == InstanceState::kExpelled) instance_.pass_on(slot);
+    if (state != InstanceState::kActive && state != InstanceState::kExpelled) continue;
+    // One that has not told of itself is judged too, though it cannot be killed.
+    if (it != watched_.end() && it->second.incarnation != StateWord::incarnation(word)) {
+      if (it->second.pidfd >= 0) continue;  // its exit is about to be seen
+      forget(slot);
+    }
+    Watched& watched = watched_[slot];
+    if (watched.incarnation == 0) {
+      watched.incarnation = StateWord::incarnation(word);
+      watched.blocked_last = watched.blocked_seen =
+          instance_.control(slot).blocked.load(std::memory_order_relaxed);
+    }
+    judge(slot, watched);
   }
 }
 

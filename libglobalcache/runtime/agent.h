@@ -3,6 +3,10 @@
 // milliseconds even if no server process has anything to do. It is help, not a necessity: any
 // instance that meets a dead one recovers it.
 //
+// It also ends whom others wait for in vain: who is stopped, or holds a lock, for longer than the hang
+// limit while somebody asks. Who is traced, or may not be killed (another user, a pid namespace where
+// it cannot be seen), is expelled instead. A stopped process that nobody needs is left alone.
+//
 // Instances tell the agent of themselves with a datagram to DOMAIN/agent.<node> that carries a pidfd
 // (SCM_RIGHTS works across pid namespaces); the pidfd becomes readable when the process is gone.
 // Those that did not are looked after through their liveness locks.
@@ -47,16 +51,28 @@ class Agent {
   bool run(const volatile bool* stop);
 
  private:
+  /// A lock that somebody holds, since when this agent has seen it in the same hands for the same time.
+  struct Hold {
+    std::uint64_t ref = 0;
+    std::uint64_t stamp = 0;
+    std::uint64_t since_ns = 0;
+  };
   struct Watched {
     std::uint32_t incarnation = 0;
     int pidfd = -1;
     std::uint64_t blocked_seen = 0;
     std::uint64_t heartbeat_seen = 0;
     std::uint64_t stalled_since_ns = 0;
+    std::uint64_t blocked_last = 0;     // at the last look …
+    std::uint64_t blocked_last_ns = 0;  // … and when it last went up; 0: it has not
+    std::map<unsigned, Hold> holds;     // by record
   };
   void receive_hellos();
   void look_around();
-  void judge_hung(std::uint32_t slot, Watched& watched);
+  void judge(std::uint32_t slot, Watched& watched);
+  bool is_stopped(std::uint32_t slot, Watched& watched, std::uint64_t now);
+  bool holds_too_long(std::uint32_t slot, Watched& watched, std::uint64_t now);
+  void end(std::uint32_t slot, const Watched& watched);
   bool anybody_else() const;
   void forget(std::uint32_t slot);
 

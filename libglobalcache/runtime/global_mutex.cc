@@ -112,6 +112,13 @@ std::optional<MutexAnswer> GlobalMutex::obstacle(const MutexCell& cell) const {
   if (word != identity(id_.generation, kInUse)) return MutexAnswer::kInvalidId;
   const std::uint64_t owner = cell.owner.load(kAcquire);
   if (!OwnerLock::is_free(owner) && !OwnerLock::is_held(owner)) return MutexAnswer::kMemoryLost;
+  if (instance_.expelled()) return MutexAnswer::kMembershipChanged;
+  // It may still write to what the mutex protects, until it lets go or its exit is certain.
+  const InstanceId holder = OwnerLock::owner(owner);
+  if (holder.valid() && holder != instance_.id() && instance_.is_expelled(holder)) {
+    instance_.report_blocking(holder);
+    return MutexAnswer::kRecoveryPending;
+  }
   if (watched_ != nullptr) {
     const std::uint64_t now = watched_->load(kAcquire);
     if ((now & 0xff) == 2) return MutexAnswer::kRecoveryPending;

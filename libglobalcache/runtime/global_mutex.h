@@ -47,8 +47,10 @@ enum class MutexAnswer {
   kAcquiredAbandoned,   // acquired; a holder died: repair before use, then mark_consistent()
   kInvalidId,           // destroyed, recycled, or never made
   kMemoryLost,          // its segment does not answer any more, or its owner word is damaged
-  kMembershipChanged,   // the component is in another generation than the caller: refresh, again
-  kRecoveryPending,     // let go of what you hold, acknowledge the new generation, again
+  kMembershipChanged,   // the component is in another generation than the caller: refresh, again; or
+                        // the caller's instance was expelled: tick, again
+  kRecoveryPending,     // let go of what you hold, acknowledge the new generation, again; also while
+                        // its holder is expelled, and may or may not come back
   kTimeout,             // the deadline passed (or try_lock found it held)
   kTooMany              // this process holds or waits for too many mutexes already
 };

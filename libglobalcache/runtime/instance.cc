@@ -41,6 +41,9 @@ std::uint64_t process_start_time() {
   return started;
 }
 
+// However often it looked: on a busy machine each look may cost a time slice.
+constexpr std::uint64_t kBusyLimitNs = 100000000;
+
 // Until the holder gives the lock back: first stay on the processor, then let it run.
 void pause_before_retry(unsigned attempt) {
   if (attempt < 16) {
@@ -231,9 +234,12 @@ void Instance::activate() {
 void Instance::leave() {
   SlotControl& mine = control(slot_number());
   std::uint64_t word = mine.state.load(std::memory_order_acquire);
-  if (StateWord::incarnation(word) != id_.incarnation()) return;
-  mine.state.compare_exchange_strong(
-      word, StateWord::make(InstanceState::kLeaving, id_.incarnation()), std::memory_order_acq_rel);
+  // Again if it is expelled in between.
+  do {
+    if (StateWord::incarnation(word) != id_.incarnation()) return;
+  } while (!mine.state.compare_exchange_strong(
+      word, StateWord::make(InstanceState::kLeaving, id_.incarnation()),
+      std::memory_order_acq_rel));
   const DeadInstance self{id_, own_};
   fold_statistics(self);
   word = StateWord::make(InstanceState::kLeaving, id_.incarnation());
@@ -267,6 +273,37 @@ void Instance::report_blocking(InstanceId holder) const {
     if (StateWord::incarnation(word) != holder.incarnation()) return;
     holder = InstanceId{their.recoverer.load(std::memory_order_acquire)};
   }
+}
+
+bool Instance::expel(InstanceId id, const char* cause) {
+  Event event{};
+  event.detected_ns = monotonic_ns();
+  std::uint64_t word = StateWord::make(InstanceState::kActive, id.incarnation());
+  if (!control(id.slot()).state.compare_exchange_strong(
+          word, StateWord::make(InstanceState::kExpelled, id.incarnation()))) {
+    return false;
+  }
+  event.agreed_ns = monotonic_ns();
+  event.fills = steps_ == nullptr ? 0 : steps_->pass_on(id);
+  const Slot& their = slot(id.slot());
+  event.kind = static_cast<std::uint32_t>(EventKind::kExpelled);
+  event.pid = their.pid;
+  event.instance = id.value;
+  event.recoverer = id_.value;
+  event.wall_ms = wall_ms();
+  event.repaired_ns = event.resumed_ns = monotonic_ns();
+  event.node = their.node;
+  std::memcpy(event.server, their.server, sizeof event.server);
+  event.server[sizeof event.server - 1] = '\0';
+  std::snprintf(event.cause, sizeof event.cause, "%s", cause);
+  publish_event(std::move(event));
+  return true;
+}
+
+void Instance::pass_on(std::uint32_t number) {
+  const std::uint64_t word = control(number).state.load(std::memory_order_acquire);
+  if (StateWord::state(word) != InstanceState::kExpelled || steps_ == nullptr) return;
+  steps_->pass_on(InstanceId::make(number, StateWord::incarnation(word)));
 }
 
 OwnerLock* Instance::resolve_lock(LockRef ref) const {
@@ -519,7 +556,14 @@ void Instance::publish_event(Event&& fields) {
   slot.ready.store(ticket + 1, std::memory_order_release);
 }
 
-void Instance::tick() { own_->heartbeat.fetch_add(1, std::memory_order_relaxed); }
+void Instance::tick() {
+  own_->heartbeat.fetch_add(1, std::memory_order_relaxed);
+  std::uint64_t word = StateWord::make(InstanceState::kExpelled, id_.incarnation());
+  if (!expelled()) return;
+  control(slot_number())
+      .state.compare_exchange_strong(
+          word, StateWord::make(InstanceState::kActive, id_.incarnation()));
+}
 
 Instance::Op::Op(Instance& instance) : instance_(instance) {
   if constexpr (!kRecoverable) {
@@ -553,7 +597,9 @@ bool Instance::Op::try_lock(OwnerLock& lock, LockRef ref) {
   note(record_->lock, ref.value);
   if (lock.try_lock(instance_.id_)) {
     held_ = &lock;
-    return true;
+    if (!instance_.expelled()) return true;
+    unlock();
+    return false;
   }
   record_->lock.store(0, std::memory_order_release);
   return false;
@@ -561,10 +607,13 @@ bool Instance::Op::try_lock(OwnerLock& lock, LockRef ref) {
 
 LockAnswer Instance::Op::lock(OwnerLock& lock, LockRef ref) {
   note(record_->lock, ref.value);
+  std::uint64_t since = 0;
   for (unsigned attempt = 0; attempt < instance_.options_.busy_spins; ++attempt) {
     if (lock.try_lock(instance_.id_)) {
       held_ = &lock;
-      return LockAnswer::kAcquired;
+      if (!instance_.expelled()) return LockAnswer::kAcquired;
+      unlock();
+      return LockAnswer::kBusy;
     }
     const std::uint64_t word = lock.load();
     if (OwnerLock::is_free(word)) continue;
@@ -578,6 +627,10 @@ LockAnswer Instance::Op::lock(OwnerLock& lock, LockRef ref) {
       record_->lock.store(0, std::memory_order_release);
       instance_.recover(holder.slot(), "lock wait");
       record_->lock.store(ref.value, std::memory_order_release);
+    } else if (attempt % 64 == 63) {
+      const std::uint64_t now = monotonic_ns();
+      if (since == 0) since = now;
+      if (now - since > kBusyLimitNs || instance_.is_expelled(holder)) break;
     }
     pause_before_retry(attempt);
   }

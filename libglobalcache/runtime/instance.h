@@ -11,6 +11,15 @@
 //   4. D's statistics are folded into the totals, once
 //   5. state = FREE, recoverer = 0, event published
 //
+// Somebody whom others wait for and who may not be killed is expelled; it may wake up at any time, so
+// everything that it may still write to stays its own until its exit is certain or it lets go:
+//   1. its state = EXPELLED, one CAS; what waits for a lock of its goes without
+//   2. the component passes on its leases, each by one CAS on the word by which it would publish; done
+//      again by every agent, so that a death in between leaves none behind
+//   3. it comes back: no operation of its takes a lock, until its tick makes it ACTIVE again; what was
+//      passed on it finds in its own records. Or it dies, and is recovered like any other.
+// Model: docs/protocols/expulsion.pml.
+//
 // A joiner that finds no FREE slot may inherit a dead instance's: it takes the slot's liveness byte,
 // becomes its recoverer under the dead one's own name, and does the same steps for the slot it is
 // in. Until that is done everything is as if the dead instance had gone on, so that a kill in between
@@ -60,11 +69,17 @@ class RecoverySteps {
   /// Take over or free all the rest. False: not all of it can be done now (a lock is held by a
   /// stopped process); the recovery stays pending and is tried again.
   virtual bool take_over(const DeadInstance& dead, RecoveryCounts& counts) = 0;
+  /// `expelled` may wake up at any time: pass on what others wait for where one CAS decides between
+  /// it and us, and leave everything else alone. Called again and again. Returns how many it passed on.
+  virtual std::uint32_t pass_on(InstanceId expelled) {
+    (void)expelled;
+    return 0;
+  }
 };
 
 enum class LockAnswer {
   kAcquired,
-  kBusy,     // held by a living instance for longer than the bound
+  kBusy,     // held by a living instance for longer than the bound, or this one was expelled
   kLost      // the memory is gone or damaged
 };
 
@@ -146,6 +161,17 @@ class Instance {
   /// Somebody waits in vain for what `holder` should do. It is reported in SlotControl.blocked, or if
   /// it is dead, whoever has the duty to recover it; the agent ends whom it finds stopped.
   void report_blocking(InstanceId holder) const;
+  /// This instance was expelled, and has not ticked since: it must not begin anything.
+  bool expelled() const { return is_expelled(id_); }
+  bool is_expelled(InstanceId id) const {
+    return control(id.slot()).state.load(std::memory_order_seq_cst) ==
+           StateWord::make(InstanceState::kExpelled, id.incarnation());
+  }
+  /// Take a living instance that others wait for out of their way, without ending it. False: it is not
+  /// active any more.
+  bool expel(InstanceId id, const char* cause);
+  /// Of one that is expelled: what a dead agent has not come to, and what it has begun since.
+  void pass_on(std::uint32_t slot);
   /// Recover the instance in `slot` if it is dead. True: nothing is left to recover there. False also
   /// while another thread of this process is at it.
   /// `exited`: the incarnation whose exit the kernel reported, which outranks a liveness lock that a
@@ -156,6 +182,7 @@ class Instance {
   /// Look at every slot; recover the dead. Returns how many were recovered.
   unsigned recover_all(const char* cause);
 
+  /// Count the heartbeat; come back if this instance was expelled.
   void tick();
 
   EventRing& events(std::uint32_t node) const;

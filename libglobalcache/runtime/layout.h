@@ -8,6 +8,7 @@
 //   SlotControl.state    joiner, owner, recoverer: CAS  the slot's liveness lock is taken before
 //                                                       FREE -> JOINING and dropped by the kernel at
 //                                                       death, so "not FREE and unlocked" is death
+//                        agent: CAS                     ACTIVE -> EXPELLED; the expelled: back
 //   SlotControl.recoverer  elected recoverer: CAS       0 or a dead instance -> me; redo is idempotent.
 //                          heir of the slot: CAS        0 or a dead instance -> the slot's own
 //                                                       instance, which is then its heir
@@ -52,7 +53,7 @@ enum class InstanceState : std::uint8_t {
   kActive = 3,
   kLeaving = 4,
   kDead = 5,      // being recovered
-  kExpelled = 6,  // alive perhaps, but no longer a member; not reusable until its exit is certain
+  kExpelled = 6,  // hung, and may not be killed: nobody waits for it; alive, or not yet recovered
 };
 
 /// [tag 8 | 0 16 | incarnation 32 | state 8]

@@ -323,6 +323,13 @@ void Campaign::finish_the_living() {
       if (fill) world_.put_commit(29, kOtherVersion, fill);
     });
   }
+  if (!start_->suspended && world_.member(kOther).alive) {
+    world_.as(kOther, [&] {
+      cache::Fill& fill = world_.state().fills[kOther];
+      if (fill) world_.put_commit(29, kExpelledVersion, fill);
+      world_.member(kOther).instance->tick();
+    });
+  }
   for (unsigned i = 0; i < world_.state().hit_count; ++i) {
     const unsigned m = world_.state().hit_owner[i];
     if (world_.member(m).alive) world_.as(m, [&] { world_.unpin(i); });
@@ -353,6 +360,7 @@ void Campaign::aftermath(Outcome& outcome, std::uint64_t second, bool eager) {
   const std::function<void()> recover = [&] {
     if (eager) work_beside_the_dead(m);
     world_.member(m).instance->recover_all("test");
+    world_.pass_on(m);
   };
   hooks.stores = 0;
   hooks.kill_before = second;
@@ -375,6 +383,7 @@ void Campaign::aftermath(Outcome& outcome, std::uint64_t second, bool eager) {
     world_.as(m, [&] {
       if (eager) work_beside_the_dead(m);
       world_.member(m).instance->recover_all("test");
+      world_.pass_on(m);
     });
   } else {
     flush_delayed();

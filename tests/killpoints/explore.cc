@@ -184,6 +184,7 @@ void Explorer::conclude() {
   w.as(kThirdSurvivor, [&] {
     for (const unsigned k : {kTarget, kFresh, 29U, 1U, 20U}) w.get(kThirdSurvivor, k);
     w.member(kThirdSurvivor).instance->recover_all("test");
+    w.pass_on(kThirdSurvivor);
     w.check_woken();
   });
   for (unsigned m = 0; m < kMembers; ++m) {
@@ -191,7 +192,11 @@ void Explorer::conclude() {
     if (start_->suspended && (m == kOther || (m == kAnother && start_->name == "contended groups"))) {
       if (resume_actor(m) == ActorEnd::kHung) w.violate("process %u hangs", m);
     }
-    w.as(m, [&] { w.state().fills[m].abort(); });
+    w.as(m, [&] {
+      w.member(m).instance->tick();
+      w.state().fills[m].abort();
+      w.member(m).cache->tick();
+    });
   }
   for (unsigned i = 0; i < w.state().hit_count; ++i) {
     const unsigned m = w.state().hit_owner[i];

@@ -143,6 +143,54 @@ void add_fills(std::vector<Operation>& all) {
                  }});
 }
 
+void add_expulsion(std::vector<Operation>& all) {
+  const auto other_fills_and_is_awaited = [](World& w, const StartState& s, unsigned m) {
+    if (!joined(w, m) || !joined(w, kOther) || s.busy) return false;
+    w.state().body_bytes[kBig] = 90000;
+    cache::Fill& fill = w.state().fills[kOther];
+    bool ok = false;
+    w.as(kOther, [&] {
+      ok = w.put_begin(kOther, kBig, kExpelledVersion, fill) == Put::kStored &&
+           w.put_body(kBig, kExpelledVersion, fill) == Put::kStored;
+    });
+    if (ok) w.as(kFirstSurvivor, [&] { w.wait_for(kFirstSurvivor, fill); });
+    return ok;
+  };
+  all.push_back({"expel", kVictim, other_fills_and_is_awaited,
+                 [](World& w, const StartState&, unsigned m) {
+                   w.member(m).instance->expel(w.member(kOther).instance->id(), "test");
+                 }});
+  all.push_back({"come back", kVictim,
+                 [](World& w, const StartState& s, unsigned m) {
+                   if (s.busy || !filling(kFresh, 1, true)(w, s, m)) return false;
+                   bool expelled = false;
+                   w.as(kFirstSurvivor, [&] {
+                     expelled = w.member(kFirstSurvivor)
+                                    .instance->expel(w.member(m).instance->id(), "test");
+                   });
+                   return expelled;
+                 },
+                 [](World& w, const StartState&, unsigned m) {
+                   if (w.put_commit(kFresh, 1 + m, w.state().fills[m]) == Put::kStored) {
+                     w.violate("what an expelled process filled is there");
+                   }
+                   if (w.put(m, kTarget, 5 + m) != Put::kBusy) {
+                     w.violate("an expelled process fills");
+                   }
+                   w.member(m).instance->tick();
+                   w.put(m, kFresh, 12);
+                 }});
+  // Of two that go on at the same time one expels the other.
+  all.push_back({"expel the other one", kVictim,
+                 [](World& w, const StartState& s, unsigned m) {
+                   return w.crowded && !s.busy && joined(w, m) && joined(w, kSecondSurvivor) &&
+                          m != kSecondSurvivor;
+                 },
+                 [](World& w, const StartState&, unsigned m) {
+                   w.member(m).instance->expel(w.member(kSecondSurvivor).instance->id(), "test");
+                 }});
+}
+
 void add_lookups(std::vector<Operation>& all) {
   all.push_back({"lookup", kVictim, always,
                  [](World& w, const StartState&, unsigned m) { w.get(m, kTarget); }});
@@ -322,6 +370,7 @@ const std::vector<Operation>& operations() {
   static const std::vector<Operation> all = [] {
     std::vector<Operation> o;
     add_fills(o);
+    add_expulsion(o);
     add_lookups(o);
     add_removals(o);
     add_membership(o);

@@ -21,6 +21,8 @@ inline constexpr unsigned kJoiner = 6;   // not a member yet
 
 // What kFirstSurvivor fills beside operations; theirs are below.
 inline constexpr unsigned kOtherVersion = 9;
+// … and what kOther fills, which is expelled.
+inline constexpr unsigned kExpelledVersion = 11;
 
 /// A class of starting states.
 struct StartState {

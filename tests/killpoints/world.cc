@@ -345,6 +345,11 @@ int World::get(unsigned m, unsigned k) {
   return static_cast<int>(version);
 }
 
+void World::pass_on(unsigned m) {
+  runtime::Instance& instance = *member(m).instance;
+  for (std::uint32_t slot = 0; slot < instance.slot_count(); ++slot) instance.pass_on(slot);
+}
+
 void World::wait_for(unsigned m, const cache::Fill& fill) {
   state_->waited = fill.link();
   state_->waiter = m;

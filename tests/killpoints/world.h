@@ -131,6 +131,8 @@ class World {
   /// If anybody uses it: whatever was left half done comes to its end, and `m` can use it.
   void settle_component(unsigned m);
   cache::Key key(unsigned m, unsigned key) const;
+  /// As an agent does: what waits for the expelled is told to go on.
+  void pass_on(unsigned m);
   /// Register as a process that waits for what `fill` fills, as requests do.
   void wait_for(unsigned m, const cache::Fill& fill);
   /// Whoever waits for a fill that is over was woken.

@@ -499,7 +499,8 @@ Scan::Owned Scan::owned_by(const Descriptor& d, Link link, std::uint64_t word) c
 bool Scan::owner_names(std::uint32_t owner_plus_one, Link link, bool filling) const {
   if (owner_plus_one == 0 || owner_plus_one > view_.slot_count()) return false;
   const CacheArea& area = view_.area(owner_plus_one - 1);
-  return filling ? contains(area.fills, link.value) : contains(area.limbo, link.value);
+  // A fill that was passed on when its filler was expelled stays in its record.
+  return contains(area.fills, link.value) || (!filling && contains(area.limbo, link.value));
 }
 
 void Scan::check_owner(const Descriptor& d, Link link, std::uint64_t word) {

@@ -107,6 +107,41 @@ class GlobalMutexTest : public testing::Test {
   MutexId id_;
 };
 
+TEST_F(GlobalMutexTest, AnExpelledHolderKeepsItAndNobodyWaits) {
+  GlobalMutex held(*one_, id_);
+  ASSERT_EQ(held.lock(), MutexAnswer::kAcquired);
+  ASSERT_TRUE(two_->expel(one_->id(), "test"));
+  GlobalMutex wanted(*two_, id_);
+  EXPECT_EQ(wanted.lock(), MutexAnswer::kRecoveryPending);
+  EXPECT_EQ(wanted.try_lock(), MutexAnswer::kRecoveryPending);
+  held.unlock();
+  EXPECT_EQ(wanted.lock(), MutexAnswer::kAcquired);
+  wanted.unlock();
+  // It takes nothing before its tick.
+  EXPECT_EQ(held.lock(), MutexAnswer::kMembershipChanged);
+  EXPECT_TRUE(no_records(*one_));
+  one_->tick();
+  EXPECT_EQ(held.lock(), MutexAnswer::kAcquired);
+  held.unlock();
+}
+
+TEST_F(GlobalMutexTest, WhoIsExpelledAndDiesIsRecovered) {
+  GlobalMutex held(*one_, id_);
+  ASSERT_EQ(held.lock(), MutexAnswer::kAcquired);
+  ASSERT_TRUE(two_->expel(one_->id(), "test"));
+  EXPECT_FALSE(two_->expel(one_->id(), "again"));
+  liveness_.release(one_->slot_number());
+  GlobalMutex wanted(*two_, id_);
+  MutexAnswer answer = wanted.lock();
+  while (answer == MutexAnswer::kRecoveryPending) {
+    two_->recover_all("test");
+    answer = wanted.lock();
+  }
+  EXPECT_EQ(answer, MutexAnswer::kAcquiredAbandoned);
+  wanted.mark_consistent();
+  wanted.unlock();
+}
+
 TEST_F(GlobalMutexTest, OneHolderAtATime) {
   GlobalMutex mine(*one_, id_);
   GlobalMutex theirs(*two_, id_);

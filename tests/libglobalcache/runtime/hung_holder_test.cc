@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Real processes that are stopped while they hold something, and the agent that judges them.
+// Real processes that are stopped while they hold something, and the agent that judges them: ends them,
+// or expels those that it may not end.
 #include <gtest/gtest.h>
+#include <linux/capability.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -71,6 +74,7 @@ class HungHolderTest : public testing::Test {
     spec.bytes_per_node = 16ULL << 20;
     ASSERT_TRUE(api::create(spec));
     ASSERT_EQ(::pipe(ready_), 0);
+    ASSERT_EQ(::pipe(go_), 0);
   }
   void TearDown() override {
     stop_ = true;
@@ -80,23 +84,23 @@ class HungHolderTest : public testing::Test {
       ::kill(child_, SIGKILL);
       ::waitpid(child_, nullptr, 0);
     }
-    ::close(ready_[0]);
-    ::close(ready_[1]);
+    for (const int fd : {ready_[0], ready_[1], go_[0], go_[1]}) ::close(fd);
     std::filesystem::remove_all(directory_);
   }
 
   // A process joins, makes itself known to the agent, takes something, and stops. When it goes on
   // `let_go` runs and it leaves.
-  void start_child(const std::function<std::function<void()>(Member&)>& take, bool traced = false) {
+  void start_child(const std::function<std::function<void()>(Member&)>& take) {
     child_ = ::fork();
     ASSERT_GE(child_, 0);
     if (child_ == 0) {
-      if (traced) ::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
       Member m = Member::join(directory_, "stopped/1");
       while (!runtime::send_hello(m.domain->path(), 0, m.instance->id())) ::usleep(1000);
       const std::uint32_t slot = m.instance->slot_number();
       if (::write(ready_[1], &slot, sizeof slot) != sizeof slot) ::_exit(2);
       const std::function<void()> let_go = take(m);
+      for (; busy_; ::usleep(5000)) m.instance->tick();
+      if (foreign_ && ::geteuid() == 0 && ::setuid(65534) != 0) ::_exit(6);
       ::raise(SIGSTOP);
       let_go();
       m.cache->leave();
@@ -105,14 +109,43 @@ class HungHolderTest : public testing::Test {
     }
     start_agent();
     survivor_ = Member::join(directory_, "survivor/1");
+    if (held_up_) {
+      while (ticks_ == 0) std::this_thread::yield();
+      ASSERT_EQ(::write(go_[1], "", 1), 1);
+    }
     ASSERT_EQ(::read(ready_[0], &slot_, sizeof slot_), static_cast<ssize_t>(sizeof slot_));
+    if (busy_) return;
     int status = 0;
     ASSERT_EQ(::waitpid(child_, &status, WUNTRACED), child_);
     ASSERT_TRUE(WIFSTOPPED(status));
+    if (traced_) {
+      ASSERT_EQ(::ptrace(PTRACE_SEIZE, child_, nullptr, nullptr), 0);
+      // The tracer is told that it is stopped; it stays so.
+      ASSERT_EQ(::waitpid(child_, &status, __WALL), child_);
+      ASSERT_TRUE(WIFSTOPPED(status));
+    }
+  }
+
+  // From now on the child may not be killed: it is another user's, or, where only root could make it
+  // that, it is traced.
+  void protect_child() { (::geteuid() == 0 ? foreign_ : traced_) = true; }
+  void detach() {
+    if (!traced_) return;
+    ASSERT_EQ(::ptrace(PTRACE_DETACH, child_, nullptr, nullptr), 0);
+  }
+
+  // Capabilities are a thread's own.
+  static void lose_the_right_to_kill() {
+    __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+    __user_cap_data_struct data[2] = {};
+    ASSERT_EQ(::syscall(SYS_capget, &header, data), 0);
+    for (auto* set : {&data[0].effective, &data[0].permitted}) *set &= ~(1U << CAP_KILL);
+    ASSERT_EQ(::syscall(SYS_capset, &header, data), 0);
   }
 
   void start_agent() {
     thread_ = std::thread([this] {
+      lose_the_right_to_kill();
       Member m = Member::join(directory_, "mcs-agent");
       runtime::Agent agent(*m.instance, m.domain->path(), {kHangLimitMs, 600000}, [&] {
         m.cache->tick();
@@ -145,11 +178,7 @@ class HungHolderTest : public testing::Test {
     int status = 0;
     ASSERT_TRUE(gone_while(ask, 0, status));
     EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << status;
-    const auto limit = std::chrono::steady_clock::now() + kLongEnough;
-    while (child_state() != InstanceState::kFree && std::chrono::steady_clock::now() < limit) {
-      std::this_thread::yield();
-    }
-    EXPECT_EQ(child_state(), InstanceState::kFree);
+    wait_until_recovered();
     EXPECT_TRUE(store(*survivor_.cache, kKey));
     expect_clean();
   }
@@ -161,6 +190,32 @@ class HungHolderTest : public testing::Test {
     for (const auto& problem : report.problems) {
       ADD_FAILURE() << problem.kind << " " << problem.where << ": " << problem.detail;
     }
+  }
+
+  // Asks for what the child holds until it is expelled; it must live then.
+  void expect_expelled(const std::function<void()>& ask) {
+    const auto limit = std::chrono::steady_clock::now() + kLongEnough;
+    while (child_state() != InstanceState::kExpelled && std::chrono::steady_clock::now() < limit) {
+      ask();
+      std::this_thread::yield();
+    }
+    EXPECT_EQ(child_state(), InstanceState::kExpelled);
+    siginfo_t ended{};
+    EXPECT_EQ(::waitid(P_PID, static_cast<id_t>(child_), &ended, WEXITED | WNOHANG | WNOWAIT), 0);
+    EXPECT_EQ(ended.si_pid, 0) << "signal or status " << ended.si_status;
+  }
+  void wait_until_recovered() {
+    const auto limit = std::chrono::steady_clock::now() + kLongEnough;
+    while (child_state() != InstanceState::kFree && std::chrono::steady_clock::now() < limit) {
+      std::this_thread::yield();
+    }
+    EXPECT_EQ(child_state(), InstanceState::kFree);
+  }
+  void kill_child() {
+    ::kill(child_, SIGKILL);
+    ASSERT_EQ(::waitpid(child_, nullptr, 0), child_);
+    child_ = -1;
+    wait_until_recovered();
   }
 
   InstanceState child_state() const {
@@ -180,10 +235,14 @@ class HungHolderTest : public testing::Test {
   pid_t child_ = -1;
   std::uint32_t slot_ = 0;
   int ready_[2] = {-1, -1};
+  int go_[2] = {-1, -1};  // to the child, once the agent is held up
   std::thread thread_;
   volatile bool stop_ = false;
   std::atomic<unsigned> ticks_{0};
   std::atomic<bool> held_up_{false};  // the agent, after its round
+  bool traced_ = false;
+  bool foreign_ = false;
+  bool busy_ = false;  // instead of being stopped
 };
 
 /// Stops the process in the middle of recovering another one.
@@ -248,6 +307,8 @@ TEST_F(HungHolderTest, WhoStopsWhileRecoveringTheHolderIsKilledAndBothRecovered)
   start_child([&](Member& m) -> std::function<void()> {
     StoppingSteps steps;
     m.instance->set_steps(&steps);
+    char byte = 0;
+    if (::read(go_[0], &byte, 1) != 1) ::_exit(3);
     ::kill(holder, SIGKILL);
     while (m.liveness->held(holder_slot)) ::usleep(100);
     m.instance->recover_all("test");
@@ -286,14 +347,109 @@ TEST_F(HungHolderTest, WhoIsStoppedAndNotNeededIsLeftAlone) {
   expect_clean();
 }
 
-TEST_F(HungHolderTest, WhoIsTracedIsNeverKilled) {
-  start_child(take_bucket, true);
-  int status = 0;
-  EXPECT_FALSE(gone_while([&] { store(*survivor_.cache, kKey); }, kManyTicks, status));
-  EXPECT_EQ(child_state(), InstanceState::kActive);
-  ASSERT_EQ(::ptrace(PTRACE_DETACH, child_, nullptr, nullptr), 0);
+void ask_for_the_fill(Member& m) {
+  cache::Hit hit;
+  const auto found = m.cache->find(m.cache->make_key(kKey), hit);
+  if (found.found == cache::Found::kHit) m.cache->release(hit);
+  if (found.filling.value != 0) m.cache->announce_wait(found.filling);
+}
+
+bool is_there(GlobalCache& cache, const char* key) {
+  cache::Hit hit;
+  if (cache.find(cache.make_key(key), hit).found != cache::Found::kHit) return false;
+  std::string body(hit.body_bytes(), '\0');
+  EXPECT_TRUE(cache.read_verified(hit, body.data()));
+  cache.release(hit);
+  return true;
+}
+
+TEST_F(HungHolderTest, WhoIsTracedIsExpelledAndItsLockStaysItsOwn) {
+  traced_ = true;
+  start_child(take_bucket);
+  expect_expelled([&] { store(*survivor_.cache, kKey); });
+  // Only what is in this bucket cannot be stored, and nobody waits for it.
+  EXPECT_FALSE(store(*survivor_.cache, kKey));
+  EXPECT_TRUE(store(*survivor_.cache, "another key"));
+  EXPECT_TRUE(is_there(*survivor_.cache, "another key"));
+  detach();
   continue_child();
   EXPECT_TRUE(store(*survivor_.cache, kKey));
+  expect_clean();
+}
+
+TEST_F(HungHolderTest, WhoMayNotBeKilledIsExpelledAndItsFillPassedOn) {
+  protect_child();
+  start_child([](Member& m) -> std::function<void()> {
+    auto* fill = new cache::Fill;
+    const std::string text(90000, 'y');
+    if (m.cache->begin(m.cache->make_key(kKey), *fill) != Begin::kFilling) ::_exit(3);
+    fill->set_head(std::as_bytes(std::span(text).first(10)), text.size());
+    if (fill->append(std::as_bytes(std::span(text).first(70000))) != cache::Append::kOk) ::_exit(3);
+    return [&m, fill, text] {
+      // It goes on as if nothing had happened, and nothing of it is seen.
+      if (!m.instance->expelled()) ::_exit(10);
+      const auto rest = std::as_bytes(std::span(text).subspan(70000));
+      if (fill->append(rest) == cache::Append::kOk && fill->commit(1)) ::_exit(11);
+      cache::Fill another;
+      if (m.cache->begin(m.cache->make_key("its other key"), another) != Begin::kBusy) ::_exit(12);
+      if (!is_there(*m.cache, kKey)) ::_exit(13);
+      m.instance->tick();
+      if (m.instance->expelled() || !store(*m.cache, "its other key")) ::_exit(14);
+    };
+  });
+  expect_expelled([&] { ask_for_the_fill(survivor_); });
+  EXPECT_TRUE(store(*survivor_.cache, kKey));
+  EXPECT_TRUE(is_there(*survivor_.cache, kKey));
+  expect_clean();
+  detach();
+  continue_child();
+  EXPECT_TRUE(is_there(*survivor_.cache, kKey));
+  EXPECT_TRUE(is_there(*survivor_.cache, "its other key"));
+  expect_clean();
+}
+
+TEST_F(HungHolderTest, WhatTheExpelledHoldsIsGivenBackWhenItsExitIsCertain) {
+  protect_child();
+  start_child([](Member& m) -> std::function<void()> {
+    cache::Hit hit;
+    auto* fill = new cache::Fill;
+    const std::string text(90000, 'y');
+    if (!store(*m.cache, "pinned") ||
+        m.cache->find(m.cache->make_key("pinned"), hit).found != cache::Found::kHit ||
+        m.cache->begin(m.cache->make_key(kKey), *fill) != Begin::kFilling) {
+      ::_exit(3);
+    }
+    fill->set_head(std::as_bytes(std::span(text).first(10)), text.size());
+    if (fill->append(std::as_bytes(std::span(text))) != cache::Append::kOk) ::_exit(3);
+    return [] { ::_exit(4); };
+  });
+  expect_expelled([&] { ask_for_the_fill(survivor_); });
+  EXPECT_EQ(survivor_.cache->purge(cache::PurgeKind::kAll, {}), 1U);
+  survivor_.cache->tick();
+  // Neither what it pinned nor what it was filling: it may be reading and writing there.
+  EXPECT_GE(survivor_.cache->space().used_units(0), (90000U + 3000U) / cache::kUnitBytes);
+  expect_clean();
+  kill_child();
+  survivor_.cache->tick();
+  EXPECT_EQ(survivor_.cache->space().used_units(0), 0U);
+  EXPECT_TRUE(store(*survivor_.cache, kKey));
+  expect_clean();
+}
+
+// One thread hangs with a lock held while the process goes on counting its heartbeat.
+TEST_F(HungHolderTest, WhoseThreadHoldsALockTooLongIsKilledAndRecovered) {
+  busy_ = true;
+  start_child(take_bucket);
+  expect_killed_and_recovered([&] { store(*survivor_.cache, kKey); });
+}
+
+TEST_F(HungHolderTest, WhoFillsForLongIsNotHung) {
+  busy_ = true;
+  start_child(take_fill);
+  int status = 0;
+  EXPECT_FALSE(gone_while([&] { ask_for_the_fill(survivor_); }, kManyTicks, status));
+  EXPECT_EQ(child_state(), InstanceState::kActive);
+  kill_child();
   expect_clean();
 }
 
