@@ -335,10 +335,11 @@ bool Scan::named_by_op(InstanceId holder, std::uint64_t ref) const {
          contains(slot.mutexes, ref);
 }
 
-void Scan::check_lock(const char* what, std::uint32_t segment, const Word& lock,
-                      std::string where) {
+void Scan::check_lock(const char* what, std::uint32_t segment, std::uint64_t number,
+                      const Word& lock) {
   const std::uint64_t word = lock.load(kAcquire);
   if (OwnerLock::is_free(word)) return;
+  std::string where = fmt::format("node {} {} {}", segment, what, number);
   if (!OwnerLock::is_held(word)) {
     suspect("lock-damaged", std::move(where),
             fmt::format("the lock of the {} is neither free nor held ({:#x})", what, word), {word});
@@ -374,19 +375,16 @@ void Scan::check_locks() {
   };
   for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
     for (std::uint64_t i = 0; i < g.groups && !lost(segment); ++i) {
-      check_lock("group", segment, word_of(memory_.group(segment, i).lock),
-                 fmt::format("node {} group {}", segment, i));
+      check_lock("group", segment, i, word_of(memory_.group(segment, i).lock));
     }
     for (std::uint64_t i = 0; i < g.buckets && !lost(segment); ++i) {
-      check_lock("bucket", segment, word_of(memory_.bucket_at(segment, i).lock),
-                 fmt::format("node {} bucket {}", segment, i));
+      check_lock("bucket", segment, i, word_of(memory_.bucket_at(segment, i).lock));
     }
     if (lost(segment)) continue;
-    check_lock("statistics", segment, word_of(view_.totals(segment).lock),
-               fmt::format("node {} totals", segment));
+    check_lock("statistics", segment, 0, word_of(view_.totals(segment).lock));
     std::uint32_t number = 0;
     for (const runtime::MutexCell& cell : view_.mutexes(segment)) {
-      check_lock("mutex", segment, cell.owner, fmt::format("node {} mutex {}", segment, number));
+      check_lock("mutex", segment, number, cell.owner);
       const std::uint64_t identity = cell.identity.load(kAcquire);
       if (identity >> 56 != runtime::kMutexTag >> 56) {
         suspect("mutex-damaged", fmt::format("node {} mutex {}", segment, number),

@@ -77,7 +77,7 @@ class Scan {
   void check_free_slot(std::uint32_t slot, std::uint64_t word);
   void check_ledger(std::uint32_t slot, std::uint64_t word);
   void check_names(std::uint32_t slot, std::uint64_t word);
-  void check_lock(const char* what, std::uint32_t segment, const Word& word, std::string where);
+  void check_lock(const char* what, std::uint32_t segment, std::uint64_t number, const Word& lock);
   void check_locks();
   bool is_alive(std::uint32_t slot) const;
   bool is_member(std::uint32_t slot, std::uint64_t word) const;

@@ -461,7 +461,7 @@ TEST_F(VerifyTest, NamesDamagedAndOrphanedLocks) {
   expect_problem("lock-damaged", "", "node 1 bucket 3");
   bucket.lock.format();
   reinterpret_cast<Word&>(a_.instance->totals(1).lock) = 5;
-  expect_problem("lock-damaged", "", "node 1 totals");
+  expect_problem("lock-damaged", "", "node 1 statistics 0");
 }
 
 TEST_F(VerifyTest, NamesTheLockOfADeadInstance) {
