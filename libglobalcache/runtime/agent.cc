@@ -26,6 +26,11 @@ namespace {
 
 constexpr std::uint32_t kSocketEvent = 0xffffffff;
 
+// Which hello an event is about: the slot alone may have told of somebody else since.
+std::uint64_t event_of(std::uint32_t slot, std::uint32_t serial) {
+  return (static_cast<std::uint64_t>(serial) << 32) | slot;
+}
+
 int pidfd_open_self() { return static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)); }
 
 bool address_of(const std::string& path, sockaddr_un& address) {
@@ -212,9 +217,10 @@ void Agent::receive_hellos() {
     Watched& watched = watched_[hello.slot];
     watched.incarnation = hello.incarnation;
     watched.pidfd = pidfd;
+    watched.serial = ++hellos_;
     epoll_event event{};
     event.events = EPOLLIN;
-    event.data.u32 = hello.slot;
+    event.data.u64 = event_of(hello.slot, watched.serial);
     ::epoll_ctl(epoll_, EPOLL_CTL_ADD, pidfd, &event);
   }
 }
@@ -360,7 +366,7 @@ bool Agent::run(const volatile bool* stop) {
   if (::stat(path_.c_str(), &domain) == 0) ::chmod(socket_path_.c_str(), domain.st_mode & 0666);
   epoll_event event{};
   event.events = EPOLLIN;
-  event.data.u32 = kSocketEvent;
+  event.data.u64 = kSocketEvent;
   ::epoll_ctl(epoll_, EPOLL_CTL_ADD, socket_, &event);
   // Instances that see another agent than they told of themselves tell this one.
   instance_.events(instance_.node()).agent.store(instance_.id().value, std::memory_order_release);
@@ -371,13 +377,14 @@ bool Agent::run(const volatile bool* stop) {
     const int n = ::epoll_wait(epoll_, events, 64, 20);
     const std::uint64_t now = monotonic_ns();
     for (int i = 0; i < n; ++i) {
-      const std::uint32_t slot = events[i].data.u32;
+      const auto slot = static_cast<std::uint32_t>(events[i].data.u64);
       if (slot == kSocketEvent) {
         receive_hellos();
         continue;
       }
       const auto it = watched_.find(slot);
-      if (it == watched_.end()) continue;
+      // An exit that was told in one breath with the hello of the slot's next owner.
+      if (it == watched_.end() || events[i].data.u64 != event_of(slot, it->second.serial)) continue;
       const std::uint64_t word = instance_.control(slot).state.load(std::memory_order_acquire);
       // The slot may belong to its next owner by now: that one's lock is held, and recover sees it.
       if (StateWord::incarnation(word) != it->second.incarnation ||

@@ -60,6 +60,7 @@ class Agent {
   struct Watched {
     std::uint32_t incarnation = 0;
     int pidfd = -1;
+    std::uint32_t serial = 0;  // of the hello that brought the pidfd
     std::uint64_t blocked_seen = 0;
     std::uint64_t heartbeat_seen = 0;
     std::uint64_t stalled_since_ns = 0;
@@ -84,6 +85,7 @@ class Agent {
   int socket_ = -1;
   int epoll_ = -1;
   std::map<std::uint32_t, Watched> watched_;
+  std::uint32_t hellos_ = 0;
 };
 
 }  // namespace mcs::runtime

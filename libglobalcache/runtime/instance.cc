@@ -136,6 +136,12 @@ Result<std::unique_ptr<Instance>> Instance::join(gsm::Domain& domain, Liveness& 
                           self->slot_count_, domain.name()));
 }
 
+void Instance::become(InstanceId id) {
+  id_ = id;
+  own_state_ = &control(id.slot()).state;
+  expelled_word_ = StateWord::make(InstanceState::kExpelled, id.incarnation());
+}
+
 bool Instance::take(std::uint32_t number) {
   SlotControl& mine = control(number);
   std::uint64_t word = mine.state.load(std::memory_order_acquire);
@@ -147,7 +153,7 @@ bool Instance::take(std::uint32_t number) {
     liveness_.release(number);
     return false;
   }
-  id_ = InstanceId::make(number, incarnation);
+  become(InstanceId::make(number, incarnation));
   return true;
 }
 
@@ -167,7 +173,7 @@ bool Instance::inherit(std::uint32_t number) {
                                                std::memory_order_acq_rel)) {
       // Its recoverer may have been done just before.
       if (mine.state.load(std::memory_order_acquire) == word) {
-        id_ = heir;
+        become(heir);
         inheriting_ = true;
         return true;
       }
@@ -215,7 +221,7 @@ void Instance::set_steps(RecoverySteps* steps) {
   mine.state.compare_exchange_strong(
       word, StateWord::make(InstanceState::kJoining, incarnation + 1), std::memory_order_acq_rel);
   std::uint64_t heir = id_.value;
-  id_ = InstanceId::make(slot_number(), incarnation + 1);
+  become(InstanceId::make(slot_number(), incarnation + 1));
   mine.recoverer.compare_exchange_strong(heir, 0, std::memory_order_acq_rel);
   inheriting_ = false;
   event.recoverer = id_.value;

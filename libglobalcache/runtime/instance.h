@@ -162,7 +162,7 @@ class Instance {
   /// it is dead, whoever has the duty to recover it; the agent ends whom it finds stopped.
   void report_blocking(InstanceId holder) const;
   /// This instance was expelled, and has not ticked since: it must not begin anything.
-  bool expelled() const { return is_expelled(id_); }
+  bool expelled() const { return own_state_->load(std::memory_order_acquire) == expelled_word_; }
   bool is_expelled(InstanceId id) const {
     return control(id.slot()).state.load(std::memory_order_seq_cst) ==
            StateWord::make(InstanceState::kExpelled, id.incarnation());
@@ -196,6 +196,7 @@ class Instance {
 
  private:
   Instance(gsm::Domain& domain, Liveness& liveness, JoinOptions options);
+  void become(InstanceId id);
   bool take(std::uint32_t slot);
   bool inherit(std::uint32_t slot);
   void introduce();
@@ -213,6 +214,8 @@ class Instance {
   RuntimeGeometry geometry_;
   std::uint32_t slot_count_;
   InstanceId id_;
+  const Word* own_state_ = nullptr;
+  std::uint64_t expelled_word_ = 0;  // what it says when we are expelled
   gsm::Segment::Window own_window_;
   Slot* own_ = nullptr;
   RecoverySteps* steps_ = nullptr;
