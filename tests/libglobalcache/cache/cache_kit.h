@@ -46,7 +46,9 @@ class CacheTest : public testing::Test {
 
   static std::string body_of(const std::string& key, std::size_t bytes) {
     std::string body;
-    while (body.size() < bytes) body += key + ":" + std::to_string(body.size()) + ";";
+    while (body.size() < bytes) {
+      body.append(key).append(std::to_string(body.size())).append(100, ';');
+    }
     body.resize(bytes);
     return body;
   }
