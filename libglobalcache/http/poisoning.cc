@@ -14,6 +14,8 @@ constexpr std::array<std::string_view, 3> kMethodFields = {"x-http-method-overri
 constexpr std::array<std::string_view, 2> kTargetFields = {"x-original-url", "x-rewrite-url"};
 constexpr std::array<std::string_view, 5> kHostFields = {
     "x-forwarded-host", "x-host", "x-forwarded-server", "x-original-host", "x-http-host-override"};
+constexpr std::array<std::string_view, 5> kSchemeFields = {
+    "x-forwarded-proto", "x-forwarded-protocol", "x-forwarded-scheme", "x-url-scheme", "x-scheme"};
 
 template <std::size_t N>
 bool is_one_of(std::string_view name, const std::array<std::string_view, N>& names) {
@@ -97,36 +99,70 @@ std::string_view without_port(std::string_view host) {
   return host.substr(0, colon);
 }
 
-// host= of each element of Forwarded (RFC 7239 4).
-bool forwarded_names_other(std::string_view value, std::string_view host) {
+std::string_view port_of(std::string_view host) {
+  const std::string_view name = without_port(host);
+  return name.size() < host.size() ? host.substr(name.size() + 1) : std::string_view();
+}
+
+// A port that links to this host may show: the usual ones, and its own.
+bool is_port_of(std::string_view port, std::string_view host) {
+  return port.empty() || port == "80" || port == "443" || port == port_of(host);
+}
+
+// `text`: a host, with a port or without. `host`: that of the request.
+bool is_other_host(std::string_view text, std::string_view host) {
+  return !equals_ignore_case(without_port(text), without_port(host)) ||
+         !is_port_of(port_of(text), host);
+}
+
+// What Forwarded (RFC 7239 4) says otherwise.
+MessageFlaw check_forwarded(std::string_view value, std::string_view host,
+                            std::string_view scheme) {
   ListReader reader(value);
   for (std::string_view element; reader.next(element);) {
     while (!element.empty()) {
       const std::size_t end = element.find(';');
       const Directive pair = split_directive(trim(element.substr(0, end)));
-      if (equals_ignore_case(pair.name, "host") &&
-          !equals_ignore_case(without_port(trim(pair.value)), host)) {
-        return true;
+      if (equals_ignore_case(pair.name, "host") && is_other_host(trim(pair.value), host)) {
+        return MessageFlaw::kHostOverride;
+      }
+      if (scheme == "https" && equals_ignore_case(pair.name, "proto") &&
+          equals_ignore_case(trim(pair.value), "http")) {
+        return MessageFlaw::kSchemeOverride;
       }
       if (end == std::string_view::npos) break;
       element.remove_prefix(end + 1);
     }
   }
-  return false;
+  return MessageFlaw::kNone;
 }
 
 bool names_other_host(std::string_view value, std::string_view host) {
   ListReader reader(value);
   for (std::string_view member; reader.next(member);) {
-    if (!equals_ignore_case(without_port(member), host)) return true;
+    if (is_other_host(member, host)) return true;
   }
   return false;
 }
 
-MessageFlaw check_overrides_of(const FieldView& field, std::string_view host) {
+bool lists(std::string_view value, std::string_view wanted) {
+  ListReader reader(value);
+  for (std::string_view member; reader.next(member);) {
+    if (equals_ignore_case(member, wanted)) return true;
+  }
+  return false;
+}
+
+// That there was no TLS where there is.
+bool denies_tls(const FieldView& field) {
+  if (is_one_of(field.name, kSchemeFields)) return lists(field.value, "http");
+  return equals_ignore_case(field.name, "x-forwarded-ssl") && lists(field.value, "off");
+}
+
+MessageFlaw check_overrides_of(const FieldView& field, std::string_view host,
+                               std::string_view scheme) {
   if (field.name.size() == 9 && equals_ignore_case(field.name, "forwarded")) {
-    return forwarded_names_other(field.value, host) ? MessageFlaw::kHostOverride
-                                                    : MessageFlaw::kNone;
+    return check_forwarded(field.value, host, scheme);
   }
   if (field.name.size() < 6 || to_lower(field.name[0]) != 'x' || field.name[1] != '-') {
     return MessageFlaw::kNone;
@@ -136,6 +172,10 @@ MessageFlaw check_overrides_of(const FieldView& field, std::string_view host) {
   if (is_one_of(field.name, kHostFields) && names_other_host(field.value, host)) {
     return MessageFlaw::kHostOverride;
   }
+  if (equals_ignore_case(field.name, "x-forwarded-port") && !is_port_of(trim(field.value), host)) {
+    return MessageFlaw::kHostOverride;
+  }
+  if (scheme == "https" && denies_tls(field)) return MessageFlaw::kSchemeOverride;
   return MessageFlaw::kNone;
 }
 
@@ -169,6 +209,8 @@ std::string_view describe(MessageFlaw flaw) noexcept {
       return "target override";
     case MessageFlaw::kHostOverride:
       return "host override";
+    case MessageFlaw::kSchemeOverride:
+      return "scheme override";
   }
   return "";
 }
@@ -188,7 +230,8 @@ MessageFlaw check_response_message(Fields response, std::uint64_t& content_lengt
   return flaw;
 }
 
-MessageFlaw check_request_message(Method method, Fields request, bool check_overrides) noexcept {
+MessageFlaw check_request_message(Method method, Fields request, bool check_overrides,
+                                  std::string_view scheme) noexcept {
   Framing framing;
   int hosts = 0;
   std::string_view host;
@@ -202,7 +245,7 @@ MessageFlaw check_request_message(Method method, Fields request, bool check_over
         framing.add_coding(field.value);
         break;
       case FieldId::kHost:
-        host = without_port(trim(field.value));
+        host = trim(field.value);
         ++hosts;
         break;
       default:
@@ -216,7 +259,7 @@ MessageFlaw check_request_message(Method method, Fields request, bool check_over
   }
   if (!check_overrides) return MessageFlaw::kNone;
   for (const FieldView& field : request) {
-    const MessageFlaw flaw = check_overrides_of(field, host);
+    const MessageFlaw flaw = check_overrides_of(field, host, scheme);
     if (flaw != MessageFlaw::kNone) return flaw;
   }
   return MessageFlaw::kNone;

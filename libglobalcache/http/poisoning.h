@@ -23,7 +23,8 @@ enum class MessageFlaw : std::uint8_t {
   kBodyInGet,          // a GET or HEAD with content: it may change the response
   kMethodOverride,     // X-HTTP-Method-Override and its like
   kTargetOverride,     // X-Original-URL, X-Rewrite-URL
-  kHostOverride,       // X-Forwarded-Host and its like name another host than Host
+  kHostOverride,       // X-Forwarded-Host and its like name another host or port than Host
+  kSchemeOverride,     // X-Forwarded-Proto and its like deny the TLS of the connection
 };
 std::string_view describe(MessageFlaw flaw) noexcept;
 
@@ -35,6 +36,9 @@ MessageFlaw check_response_message(Fields response, std::uint64_t& content_lengt
 /// Whether the response to this request may be stored for others. `check_overrides`: also look at
 /// fields that no key contains and that frameworks obey; switch it off only where a trusted proxy
 /// in front sets them for every request.
-MessageFlaw check_request_message(Method method, Fields request, bool check_overrides) noexcept;
+/// `scheme`: of the client's connection; where it is "https", a field that says "http" would make
+/// many origins redirect to where the client is already.
+MessageFlaw check_request_message(Method method, Fields request, bool check_overrides,
+                                  std::string_view scheme = "http") noexcept;
 
 }  // namespace mcs::http

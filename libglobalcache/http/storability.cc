@@ -98,7 +98,8 @@ StoreDecision decide(const CachePolicy& policy, const Exchange& exchange,
     return no(StoreReason::kMethod);
   }
   std::uint64_t content_length = kUnknownLength;
-  decision.flaw = check_request_message(exchange.method, exchange.request, policy.check_unkeyed);
+  decision.flaw = check_request_message(exchange.method, exchange.request, policy.check_unkeyed,
+                                        exchange.uri.scheme);
   if (decision.flaw != MessageFlaw::kNone) return no(StoreReason::kMessage);
   // From here on the reasons lie in the response; a failing origin is to be asked again soon.
   decision.hit_for_miss = exchange.status < 500;

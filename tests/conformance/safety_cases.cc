@@ -67,7 +67,8 @@ void add_unkeyed(Cases& cases) {
        {"X-Forwarded-Host: evil.test", "X-Host: evil.test", "X-Forwarded-Server: evil.test",
         "X-Original-Host: evil.test", "X-HTTP-Host-Override: evil.test",
         "Forwarded: for=1.2.3.4;host=evil.test", "X-Original-URL: /admin", "X-Rewrite-URL: /admin",
-        "X-HTTP-Method-Override: POST", "X-HTTP-Method: DELETE", "X-Method-Override: PUT"}) {
+        "X-HTTP-Method-Override: POST", "X-HTTP-Method: DELETE", "X-Method-Override: PUT",
+        "X-Forwarded-Port: 1234"}) {
     const std::string title = field.substr(0, field.find(':'));
     cases.push_back({"RFC9111_7_1_" + title + "PoisonsNothing",
                      {fill(kFresh).with({field}), miss(kFresh), hit().of(2)}});
@@ -76,6 +77,11 @@ void add_unkeyed(Cases& cases) {
   }
   cases.push_back({"RFC9111_7_1_XForwardedHostOfTheSameHost",
                    {fill(kFresh).with({"X-Forwarded-Host: {host}"}), hit()}});
+  cases.push_back({"RFC9111_7_1_XForwardedHostWithAStrangePortPoisonsNothing",
+                   {fill(kFresh).with({"X-Forwarded-Host: {host}:1234"}), miss(kFresh), hit()}});
+  cases.push_back({"RFC9111_7_1_XForwardedProtoOfAProxyInFront",
+                   {fill(kFresh).with({"X-Forwarded-Proto: https", "X-Forwarded-Port: 443"}),
+                    hit()}});
   cases.push_back({"RFC9111_7_1_ForwardedWithoutHost",
                    {fill(kFresh).with({"Forwarded: for=1.2.3.4;proto=http"}), hit()}});
   cases.push_back({"RFC9111_7_1_ContentOfAGetIsNotPartOfTheKey",

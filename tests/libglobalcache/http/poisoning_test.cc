@@ -94,6 +94,18 @@ TEST(RequestMessage, DependsOnNothingThatNoKeyContains) {
        MessageFlaw::kHostOverride},
       {Method::kGet, {{"Host", "h"}, {"Forwarded", "host=\"h:80\", for=x"}}, MessageFlaw::kNone},
       {Method::kGet, {{"Host", "h"}, {"X-Forwarded-For", "1.2.3.4"}}, MessageFlaw::kNone},
+      {Method::kGet, {{"Host", "h"}, {"X-Forwarded-Host", "h:1234"}}, MessageFlaw::kHostOverride},
+      {Method::kGet, {{"Host", "h:1234"}, {"X-Forwarded-Host", "h:1234"}}, MessageFlaw::kNone},
+      {Method::kGet, {{"Host", "[::1]:81"}, {"X-Forwarded-Host", "[::1]:81"}}, MessageFlaw::kNone},
+      {Method::kGet,
+       {{"Host", "[::1]"}, {"X-Forwarded-Host", "[::2]"}},
+       MessageFlaw::kHostOverride},
+      {Method::kGet, {{"Host", "h"}, {"X-Forwarded-Port", "443"}}, MessageFlaw::kNone},
+      {Method::kGet, {{"Host", "h:81"}, {"X-Forwarded-Port", "81"}}, MessageFlaw::kNone},
+      {Method::kGet, {{"Host", "h"}, {"X-Forwarded-Port", "1234"}}, MessageFlaw::kHostOverride},
+      {Method::kGet, {{"Host", "h"}, {"Forwarded", "host=\"h:1234\""}}, MessageFlaw::kHostOverride},
+      {Method::kGet, {{"Host", "h"}, {"X-Forwarded-Proto", "https"}}, MessageFlaw::kNone},
+      {Method::kGet, {{"Host", "h"}, {"X-Forwarded-Proto", "http"}}, MessageFlaw::kNone},
       {Method::kGet, {{"Host", "h"}, {"A", "1\n2"}}, MessageFlaw::kInvalidField},
   };
   for (const auto& c : cases) {
@@ -109,8 +121,35 @@ TEST(RequestMessage, DependsOnNothingThatNoKeyContains) {
   }
 }
 
+TEST(RequestMessage, DoesNotDenyTheTlsItCameOver) {
+  const struct {
+    List fields;
+    bool denies;
+  } cases[] = {
+      {{{"Host", "h"}, {"X-Forwarded-Proto", "https"}}, false},
+      {{{"Host", "h"}, {"X-Forwarded-Proto", "http"}}, true},
+      {{{"Host", "h"}, {"x-forwarded-proto", "https, HTTP"}}, true},
+      {{{"Host", "h"}, {"X-Forwarded-Scheme", "http"}}, true},
+      {{{"Host", "h"}, {"X-Url-Scheme", "http"}}, true},
+      {{{"Host", "h"}, {"X-Forwarded-Ssl", "off"}}, true},
+      {{{"Host", "h"}, {"X-Forwarded-Ssl", "on"}}, false},
+      {{{"Host", "h"}, {"Forwarded", "for=x;proto=http"}}, true},
+      {{{"Host", "h"}, {"Forwarded", "for=x;proto=https"}}, false},
+  };
+  for (const auto& c : cases) {
+    const std::string last(c.fields.back().value);
+    EXPECT_EQ(check_request_message(Method::kGet, c.fields, true, "https"),
+              c.denies ? MessageFlaw::kSchemeOverride : MessageFlaw::kNone)
+        << last;
+    EXPECT_EQ(check_request_message(Method::kGet, c.fields, true, "http"), MessageFlaw::kNone)
+        << last;
+    EXPECT_EQ(check_request_message(Method::kGet, c.fields, false, "https"), MessageFlaw::kNone)
+        << last;
+  }
+}
+
 TEST(MessageFlaw, HasAName) {
-  for (int flaw = 1; flaw <= static_cast<int>(MessageFlaw::kHostOverride); ++flaw) {
+  for (int flaw = 1; flaw <= static_cast<int>(MessageFlaw::kSchemeOverride); ++flaw) {
     EXPECT_FALSE(describe(static_cast<MessageFlaw>(flaw)).empty()) << flaw;
   }
 }
