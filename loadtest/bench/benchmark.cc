@@ -2,6 +2,7 @@
 #include "loadtest/bench/benchmark.h"
 
 #include "loadtest/bench/core.h"
+#include "loadtest/bench/growth.h"
 #include "loadtest/bench/hit.h"
 #include "loadtest/bench/hit_ratio.h"
 #include "loadtest/bench/recovery.h"
@@ -12,6 +13,7 @@ std::vector<std::unique_ptr<Benchmark>> all_benchmarks() {
   std::vector<std::unique_ptr<Benchmark>> all;
   all.push_back(std::make_unique<HitBenchmark>());
   all.push_back(std::make_unique<CoreBenchmark>());
+  all.push_back(std::make_unique<GrowthBenchmark>());
   all.push_back(std::make_unique<HitRatioBenchmark>());
   all.push_back(std::make_unique<RecoveryBenchmark>());
   return all;

@@ -86,6 +86,16 @@ class Crew {
       if (filled->front().failures > 0) return fail("{} refused to store an entry", kind.name);
     }
     crew->next_ = entries;
+    Command warm;
+    warm.work = Work::kWarm;
+    warm.entries = std::string_view(kind.store) == "memcached" ? 1 : entries;
+    const auto warmed = crew->order(warm, most);
+    if (!warmed) return tl::unexpected(warmed.error());
+    for (const Answer& answer : *warmed) {
+      if (answer.failures > answer.operations / 1000) {
+        return fail("{} has lost {} of {} entries", kind.name, answer.failures, answer.operations);
+      }
+    }
     return crew;
   }
 

@@ -77,6 +77,13 @@ Answer obey(Store& store, const Command& command) {
       while (!store.is_full()) answer.failures += store.displace(next++, ~0ULL) ? 0 : 1;
       answer.operations = next - command.first;
       break;
+    case Work::kWarm:
+      store.touch_all_pages();
+      for (std::uint64_t i = 0; i < command.entries; ++i) {
+        answer.failures += store.get(i, value) && value[0] == i ? 0 : 1;
+      }
+      answer.operations = command.entries;
+      break;
     case Work::kGet:
       repeat(command, answer, get);
       break;

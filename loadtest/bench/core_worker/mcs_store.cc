@@ -80,6 +80,15 @@ class McsStore final : public Store {
     return cache_->memory().state(0).clock_hand.load(std::memory_order_relaxed) != 0;
   }
 
+  void touch_all_pages() override {
+    const gsm::Segment& segment = domain_->segment(0);
+    const std::uint64_t meta = segment.header().meta_bytes;
+    for (std::uint64_t at = 0; at < segment.header().size; at += gsm::kPageSize) {
+      const std::byte* page = at < meta ? segment.metadata() + at : segment.payload() + (at - meta);
+      (void)*reinterpret_cast<const volatile std::byte*>(page);
+    }
+  }
+
   std::uint64_t chase(std::uint64_t seed) override {
     const auto load = [&](std::uint64_t random) {
       const gsm::Segment& segment = domain_->segment(0);

@@ -19,6 +19,7 @@ enum class Work : std::uint32_t {
   kDisplace = 6, // put numbers from `first` on into a full store
   kMixed = 7,    // gets, and `count` percent of puts, of numbers below `entries`
   kChase = 8,    // pairs of dependent loads
+  kWarm = 9,     // read all there is, so that no measurement meets a page for the first time
 };
 
 struct Command {

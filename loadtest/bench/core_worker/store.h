@@ -51,6 +51,7 @@ class Store {
   virtual bool is_full() { return true; }
   /// Two loads from random places of the store's memory, the second one's address depending on the
   /// first one's value, and a third address on the second's. 0 where that means nothing.
+  virtual void touch_all_pages() {}
   virtual std::uint64_t chase(std::uint64_t /*seed*/) { return 0; }
 };
 
