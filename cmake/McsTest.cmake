@@ -90,7 +90,8 @@ function(mcs_add_fuzzer)
   math(EXPR timeout "${arg_SECONDS} + 60")
   add_test(NAME ${arg_NAME}
            COMMAND ${arg_NAME} -max_total_time=${arg_SECONDS} -seed=${MCS_FUZZ_SEED}
-                   -max_len=${arg_MAX_LEN} -timeout=10 -rss_limit_mb=2048 -entropic=0 -print_final_stats=1
+                   -max_len=${arg_MAX_LEN} -timeout=10 -rss_limit_mb=2048 -entropic=0
+                   -print_final_stats=1
                    "-artifact_prefix=${directory}/${arg_NAME}-" "${work}" ${arg_CORPUS})
   set_tests_properties(${arg_NAME} PROPERTIES LABELS fuzz TIMEOUT ${timeout})
 endfunction()

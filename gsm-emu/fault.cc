@@ -137,6 +137,7 @@ void unwatch_range(int handle) {
 }
 
 bool guarded_copy(void* to, const void* from, std::size_t n) noexcept {
+  if (n == 0) return true;
   if (sigsetjmp(guard.escape, kSaveMask) != 0) {
     guard.armed = 0;
     return false;

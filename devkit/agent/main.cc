@@ -20,7 +20,7 @@ volatile bool stop = false;
 int run(const std::string& directory, const std::string& name, std::uint32_t node,
         const mcs::runtime::Agent::Options& options) {
   using namespace mcs;
-  auto domain = gsm::Domain::open(directory, name, cache::layout_hash());
+  auto domain = cache::open(directory, name);
   if (!domain) {
     std::fprintf(stderr, "mcs-agent: %s\n", domain.error().message.c_str());
     return 1;

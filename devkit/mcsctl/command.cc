@@ -11,7 +11,7 @@
 namespace mcs::ctl {
 
 Result<Opened> open(const Common& common) {
-  auto domain = gsm::Domain::open(common.directory, common.name, cache::layout_hash());
+  auto domain = cache::open(common.directory, common.name);
   if (!domain) {
     if (domain.error().code != ErrorCode::kNotFound) return tl::unexpected(domain.error());
     // A domain of that name which another build made is the likely reason.

@@ -139,7 +139,7 @@ std::vector<ExecRecord> read_records(const std::string& domain_path,
 }
 
 Result<std::vector<LiveInstance>> live_instances(const Common& common) {
-  auto domain = gsm::Domain::open(common.directory, common.name, cache::layout_hash());
+  auto domain = cache::open(common.directory, common.name);
   if (!domain) return tl::unexpected(domain.error());
   auto liveness = runtime::KernelLiveness::open((*domain)->path());
   if (!liveness) return tl::unexpected(liveness.error());

@@ -82,7 +82,7 @@ Result<Opened> open_or_create(const DomainConfig& config) {
   const gsm::DomainSpec& spec = config.spec;
   // A rival may create or remove it between our two looks; a few rounds settle that.
   for (int round = 0; round < 3; ++round) {
-    auto opened = gsm::Domain::open(spec.directory, spec.name, spec.layout_hash);
+    auto opened = cache::open(spec.directory, spec.name);
     if (opened) {
       Opened result{std::move(*opened), {}};
       const gsm::SegmentHeader& header = result.domain->header();

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "libglobalcache/cache/layout.h"
 
+#include <fmt/format.h>
 #include <xxhash.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
+#include <type_traits>
 
 namespace mcs::cache {
 namespace {
@@ -33,24 +36,24 @@ CacheGeometry CacheGeometry::load(const std::uint64_t* user) {
   return g;
 }
 
-CachePlan plan(const PlanOptions& options) {
+namespace {
+
+std::uint64_t slot_bytes_with(std::uint64_t ledger) {
+  return runtime::align_up(sizeof(runtime::Slot) + sizeof(CacheArea) + ledger * sizeof(Word),
+                           gsm::kPageSize);
+}
+
+CachePlan divide(std::uint64_t size, std::uint64_t slots, std::uint64_t ledger,
+                 std::uint64_t descriptors) {
   CachePlan p;
-  const std::uint64_t size = options.bytes_per_node / gsm::kPageSize * gsm::kPageSize;
-  std::uint64_t ledger = options.ledger_words;
-  if (ledger == 0) ledger = size >= (128ULL << 20) ? 640 : 128;
-  const std::uint64_t area = sizeof(CacheArea) + ledger * sizeof(Word);
-  const std::uint64_t slot_bytes =
-      runtime::align_up(sizeof(runtime::Slot) + area, gsm::kPageSize);
   // The page's rest belongs to the ledger too.
-  p.cache.ledger_words = (slot_bytes - sizeof(runtime::Slot) - sizeof(CacheArea)) / sizeof(Word);
-  // Slots take at most an eighth of the memory: a tiny domain serves fewer processes.
-  const std::uint64_t wanted = (options.instances + options.nodes - 1) / options.nodes;
-  const std::uint64_t slots = std::clamp<std::uint64_t>(size / 8 / slot_bytes, 8, wanted);
+  p.cache.ledger_words =
+      (slot_bytes_with(ledger) - sizeof(runtime::Slot) - sizeof(CacheArea)) / sizeof(Word);
   p.runtime = runtime::RuntimeGeometry::plan(
       slots, sizeof(CacheArea) + p.cache.ledger_words * sizeof(Word));
 
   CacheGeometry& c = p.cache;
-  c.descriptors = std::clamp<std::uint64_t>(size / options.bytes_per_entry, 64, kMaxDescriptors);
+  c.descriptors = descriptors;
   c.buckets = c.descriptors;
   c.state_at = runtime::align_up(p.runtime.end, 64);
   c.purge_log_at = c.state_at + sizeof(SegmentState);
@@ -68,6 +71,34 @@ CachePlan plan(const PlanOptions& options) {
   c.end = c.groups_at + c.groups * sizeof(Group);
   p.meta_bytes = runtime::align_up(c.end, gsm::kPageSize);
   return p;
+}
+
+bool is_planned(const gsm::SegmentHeader& header) {
+  const std::uint64_t slots = runtime::RuntimeGeometry::load(header.user).slots_per_node;
+  const auto c = CacheGeometry::load(header.user + 16);
+  if (slots == 0 || slots > 65536 || c.ledger_words > 1U << 20 || c.descriptors < 64 ||
+      c.descriptors > kMaxDescriptors) {
+    return false;
+  }
+  const CachePlan p = divide(header.size, slots, c.ledger_words, c.descriptors);
+  std::array<std::uint64_t, std::extent_v<decltype(gsm::SegmentHeader::user)>> user{};
+  p.runtime.store(user.data());
+  p.cache.store(user.data() + 16);
+  return p.meta_bytes == header.meta_bytes && std::equal(user.begin(), user.end(), header.user);
+}
+
+}  // namespace
+
+CachePlan plan(const PlanOptions& options) {
+  const std::uint64_t size = options.bytes_per_node / gsm::kPageSize * gsm::kPageSize;
+  std::uint64_t ledger = options.ledger_words;
+  if (ledger == 0) ledger = size >= (128ULL << 20) ? 640 : 128;
+  // Slots take at most an eighth of the memory: a tiny domain serves fewer processes.
+  const std::uint64_t wanted = (options.instances + options.nodes - 1) / options.nodes;
+  const std::uint64_t slots =
+      std::clamp<std::uint64_t>(size / 8 / slot_bytes_with(ledger), 8, wanted);
+  return divide(size, slots, ledger,
+                std::clamp<std::uint64_t>(size / options.bytes_per_entry, 64, kMaxDescriptors));
 }
 
 void format(gsm::Segment& segment) {
@@ -115,6 +146,23 @@ std::uint64_t layout_hash() {
                                  kFills,
                                  kLimbo};
   return XXH3_64bits(facts, sizeof facts);
+}
+
+Result<std::unique_ptr<gsm::Domain>> open(const std::string& directory, const std::string& name) {
+  auto domain = gsm::Domain::open(directory, name, layout_hash());
+  if (!domain) return domain;
+  const gsm::SegmentHeader& first = (*domain)->header();
+  for (std::uint32_t node = 0; node < (*domain)->node_count(); ++node) {
+    const gsm::SegmentHeader& header = (*domain)->segment(node).header();
+    if (header.size != first.size || header.node_count != first.node_count ||
+        !is_planned(header)) {
+      return fail(ErrorCode::kDamaged,
+                  fmt::format("{}: the header of node {}'s segment does not fit its size; remove the "
+                              "domain with 'gsm-emu down {}' and let it be created again",
+                              (*domain)->path(), node, name));
+    }
+  }
+  return domain;
 }
 
 }  // namespace mcs::cache

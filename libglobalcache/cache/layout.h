@@ -44,7 +44,7 @@
 #include <atomic>
 #include <cstdint>
 
-#include "gsm-emu/segment.h"
+#include "gsm-emu/domain.h"
 #include "libglobalcache/runtime/layout.h"
 
 namespace mcs::cache {
@@ -309,5 +309,9 @@ void format(gsm::Segment& segment);
 
 /// Hash of everything a build must agree on to share a domain.
 std::uint64_t layout_hash();
+
+/// Map an existing domain of this build's layout. kDamaged: a segment is not divided as plan() divides
+/// it; its header decides where every access goes, so it is not believed then.
+Result<std::unique_ptr<gsm::Domain>> open(const std::string& directory, const std::string& name);
 
 }  // namespace mcs::cache

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -90,7 +91,7 @@ class World {
  private:
   struct Snapshot {
     std::vector<std::uint64_t> words;
-    std::vector<std::size_t> live;  // indices of those that are not zero
+    std::vector<std::size_t> telling;  // indices of metadata with a value that few others have
   };
 
   Member join(std::uint32_t node) {
@@ -125,8 +126,10 @@ class World {
     snapshot.words.resize(segment.header().size / 8);
     std::memcpy(snapshot.words.data(), segment.metadata(), segment.header().size);
     const std::size_t metadata = segment.header().meta_bytes / 8;
+    std::map<std::uint64_t, unsigned> frequency;
+    for (std::size_t i = gsm::kPageSize / 8; i < metadata; ++i) ++frequency[snapshot.words[i]];
     for (std::size_t i = gsm::kPageSize / 8; i < metadata; ++i) {
-      if (snapshot.words[i] != 0) snapshot.live.push_back(i);
+      if (frequency[snapshot.words[i]] < 8) snapshot.telling.push_back(i);
     }
     snapshots_.push_back(std::move(snapshot));
   }
@@ -147,8 +150,8 @@ class World {
     const std::size_t at = input.ConsumeIntegral<std::uint32_t>();
     auto* words = reinterpret_cast<std::uint64_t*>(segment.metadata());
     const std::size_t first = gsm::kPageSize / 8;
-    return at % 4 == 0 ? words[first + at / 4 % (segment.header().size / 8 - first)]
-                       : words[snapshot.live[at / 4 % snapshot.live.size()]];
+    return at % 8 == 0 ? words[first + at / 8 % (segment.header().size / 8 - first)]
+                       : words[snapshot.telling[at / 8 % snapshot.telling.size()]];
   }
 
   void damage(FuzzedDataProvider& input) {
