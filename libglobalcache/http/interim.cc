@@ -75,6 +75,7 @@ std::size_t clean_interim(char* bytes, const Interim& interim) noexcept {
     if (!is_token(field.name) || !is_safe_value(field.value)) return 0;
     fields[count++] = field;
   }
+  if (!has_cr) return 0;  // the empty line: with a CR it would be longer than what was read
   std::array<FieldView, kMostFields> kept;
   std::size_t kept_count = 0;
   for (std::size_t i = 0; i < count; ++i) {

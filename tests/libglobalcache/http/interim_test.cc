@@ -51,6 +51,7 @@ TEST(CleanInterim, DropsWhatBelongsToTheConnection) {
 TEST(CleanInterim, IsSilentAboutWhatIsNotForClients) {
   for (const char* bytes :
        {"HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 x\nLink: </a>\n\n",
+        "HTTP/1.1 103 x\r\nLink: </a>\r\n\n",
         "HTTP/1.1 103 x\r\nno colon\r\n\r\n", "HTTP/1.1 103 x\r\nLink: a\r\n folded\r\n\r\n",
         "HTTP/1.1 103 x\r\nLink: a\rb\r\n\r\n", "HTTP/1.1 103 x\r\na b: c\r\n\r\n"}) {
     EXPECT_EQ(cleaned(bytes), "") << bytes;
