@@ -37,12 +37,9 @@ struct Kind {
   const char* store;
 };
 constexpr Kind kKinds[] = {
-    {"core", "mcs-core-worker", "mcs"},
-    {"uncounted", "mcs-core-worker-uncounted", "mcs"},
-    {"bare", "mcs-core-worker-bare", "mcs"},
-    {"lmdb", "mcs-core-worker", "lmdb"},
-    {"boost-map", "mcs-core-worker", "map"},
-    {"memcached", "mcs-core-worker", "memcached"},
+    {"core", "mcs-core-worker", "mcs"},      {"uncounted", "mcs-core-worker-uncounted", "mcs"},
+    {"bare", "mcs-core-worker-bare", "mcs"}, {"lmdb", "mcs-core-worker", "lmdb"},
+    {"boost-map", "mcs-core-worker", "map"}, {"memcached", "mcs-core-worker", "memcached"},
 };
 
 struct Operation {
@@ -51,8 +48,8 @@ struct Operation {
   uint64_t percent;
 };
 constexpr Operation kOperations[] = {
-    {"get", Work::kGet, 0},        {"miss", Work::kMiss, 0},       {"put", Work::kPut, 0},
-    {"95/5", Work::kMixed, 5},     {"50/50", Work::kMixed, 50},    {"evict", Work::kDisplace, 0},
+    {"get", Work::kGet, 0},         {"miss", Work::kMiss, 0},    {"put", Work::kPut, 0},
+    {"95/5", Work::kMixed, 5},      {"50/50", Work::kMixed, 50}, {"evict", Work::kDisplace, 0},
     {"two loads", Work::kChase, 0},
 };
 
@@ -165,7 +162,8 @@ class Crew {
                                         "hashpower=22,no_hashexpand"});
     if (!started) return tl::unexpected(started.error());
     server_ = std::move(*started);
-    if (!wait_until([&] { return ::access(socket.c_str(), F_OK) == 0; }, std::chrono::seconds(10))) {
+    if (!wait_until([&] { return ::access(socket.c_str(), F_OK) == 0; },
+                    std::chrono::seconds(10))) {
       return fail("memcached does not start");
     }
     return {};
@@ -179,10 +177,10 @@ class Crew {
     }
     SpawnOptions options;
     options.cpus = {static_cast<int>(fds_.size() + 1) % 2};
-    auto started = ChildProcess::start(
-        {program, kind_.store, directory_.path(), fmt::format("{}", entries_),
-         create ? "create" : "attach", directory_.path() / "commands"},
-        options);
+    auto started =
+        ChildProcess::start({program, kind_.store, directory_.path(), fmt::format("{}", entries_),
+                             create ? "create" : "attach", directory_.path() / "commands"},
+                            options);
     if (!started) return tl::unexpected(started.error());
     workers_.push_back(std::move(*started));
     pollfd waiting{listener_, POLLIN, 0};
@@ -234,7 +232,8 @@ struct Case {
 
 bool makes_sense(const Kind& kind, const Operation& operation, int processes) {
   const std::string_view store = kind.store;
-  if (operation.work == Work::kChase) return std::string_view(kind.name) == "core" && processes == 1;
+  if (operation.work == Work::kChase)
+    return std::string_view(kind.name) == "core" && processes == 1;
   // memcached chooses what goes in its own process; peers would have to agree on what is oldest.
   if (operation.work == Work::kDisplace) return store != "memcached" && processes == 1;
   return true;
@@ -306,9 +305,10 @@ void CoreBenchmark::add_options(CLI::App& app) {
   app.add_option("--only", only_, "Operations: get, miss, put, 95/5, 50/50, evict")->delimiter(',');
   app.add_option("--stores", stores_, "Of: core, uncounted, bare, lmdb, boost-map, memcached")
       ->delimiter(',');
-  app.add_flag("--realtime", realtime_,
-               "Measured processes take precedence over everything else on the machine (SCHED_FIFO; "
-               "root only)");
+  app.add_flag(
+      "--realtime", realtime_,
+      "Measured processes take precedence over everything else on the machine (SCHED_FIFO; "
+      "root only)");
 }
 
 Result<nlohmann::json> CoreBenchmark::run(const std::atomic<bool>& interrupted) {
@@ -329,7 +329,8 @@ Result<nlohmann::json> CoreBenchmark::run(const std::atomic<bool>& interrupted) 
     if (entries == crowded_entries_) processes = processes_;
     std::vector<std::unique_ptr<Crew>> crews;
     for (const Kind& kind : kKinds) {
-      if (!stores_.empty() && std::find(stores_.begin(), stores_.end(), kind.name) == stores_.end()) {
+      if (!stores_.empty() &&
+          std::find(stores_.begin(), stores_.end(), kind.name) == stores_.end()) {
         continue;
       }
       auto crew = Crew::hire(kind, entries, *std::max_element(processes.begin(), processes.end()));
@@ -348,8 +349,8 @@ Result<nlohmann::json> CoreBenchmark::run(const std::atomic<bool>& interrupted) 
         }
       }
     }
-    // Contenders of one comparison are measured beside each other; what evicts comes last, because it
-    // takes away what the others look for.
+    // Contenders of one comparison are measured beside each other; what evicts comes last, because
+    // it takes away what the others look for.
     for (size_t begin = 0, end = 0; begin < cases.size(); begin = end) {
       while (end < cases.size() && (cases[end].operation->work == Work::kChase ||
                                     cases[end].operation->work == Work::kDisplace) ==

@@ -104,8 +104,7 @@ Result<std::vector<Figure>> measure(Crowd& crowd, int rounds, uint64_t& next) {
     const auto status = tool_us({tool, "status", "bench", "--directory", directory});
     if (!status) return tl::unexpected(status.error());
     figures[6].us.push_back(*status);
-    const auto verify =
-        tool_us({tool, "verify", "bench", "--directory", directory, "--no-bodies"});
+    const auto verify = tool_us({tool, "verify", "bench", "--directory", directory, "--no-bodies"});
     if (!verify) return tl::unexpected(verify.error());
     figures[7].us.push_back(*verify);
   }
@@ -129,10 +128,11 @@ void GrowthBenchmark::add_options(CLI::App& app) {
 Result<nlohmann::json> GrowthBenchmark::run(const std::atomic<bool>& interrupted) {
   const int rounds = rounds_ > 0 ? rounds_ : quick ? 3 : 9;
   nlohmann::json list = nlohmann::json::array();
-  std::fputs(fmt::format("{:>9} {:>9} {:>10}   microseconds, medians of {} rounds\n{:>9} {:>9} {:>10}",
-                         "", "", "metadata", rounds, "entries", "instances", "B/entry")
-                 .c_str(),
-             stdout);
+  std::fputs(
+      fmt::format("{:>9} {:>9} {:>10}   microseconds, medians of {} rounds\n{:>9} {:>9} {:>10}", "",
+                  "", "metadata", rounds, "entries", "instances", "B/entry")
+          .c_str(),
+      stdout);
   bool first = true;
   for (const uint64_t entries : entries_) {
     CrowdOptions options;
@@ -147,8 +147,8 @@ Result<nlohmann::json> GrowthBenchmark::run(const std::atomic<bool>& interrupted
     std::vector<std::unique_ptr<Member>> others;
     for (const uint32_t instances : instances_) {
       for (; there < instances; ++there) {
-        auto member = Member::join(
-            std::filesystem::path((*crowd)->survivor().domain_path()).parent_path());
+        auto member =
+            Member::join(std::filesystem::path((*crowd)->survivor().domain_path()).parent_path());
         if (!member) return tl::unexpected(member.error());
         others.push_back(std::move(*member));
       }

@@ -45,7 +45,8 @@ Result<Ratios> replay(Policy& policy, const Workload& workload,
 void HitRatioBenchmark::add_options(CLI::App& app) {
   app.add_option("--requests", requests_, "Length of each stream")
       ->check(CLI::Range(10'000, 100'000'000));
-  app.add_option("--workloads", workloads_, fmt::format("Of: {}", fmt::join(workload_names(), ", ")))
+  app.add_option("--workloads", workloads_,
+                 fmt::format("Of: {}", fmt::join(workload_names(), ", ")))
       ->delimiter(',')
       ->check(CLI::IsMember(workload_names()));
   app.add_option("--percents", percents_, "Sizes of the cache in percent of all that is asked for")
@@ -69,7 +70,8 @@ Result<nlohmann::json> HitRatioBenchmark::run(const std::atomic<bool>& interrupt
                            workload.sizes.size(), footprint * cache::kUnitBytes >> 20, "size %")
                    .c_str(),
                stdout);
-    for (const std::string& policy : policies) std::fputs(fmt::format(" {:>15}", policy).c_str(), stdout);
+    for (const std::string& policy : policies)
+      std::fputs(fmt::format(" {:>15}", policy).c_str(), stdout);
     std::fputs("   mcs - best, - LRU\n", stdout);
     Plot plot;
     plot.title = fmt::format("Hits per request, {}", name);

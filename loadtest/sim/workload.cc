@@ -13,7 +13,7 @@ namespace mcs::loadtest {
 namespace {
 
 constexpr uint64_t kUnit = 256;
-constexpr uint64_t kHead = 180;  // key and stored header of a static file, about
+constexpr uint64_t kHead = 180;    // key and stored header of a static file, about
 constexpr int kDirectories = 160;  // of SPECweb99: 0.8 GB
 
 uint32_t units_for(uint64_t body) {
@@ -33,9 +33,8 @@ Workload specweb(uint64_t requests, uint64_t seed) {
   const SpecwebSampler sampler(kDirectories);
   for (size_t i = 0; i < size_t{kDirectories} * SpecwebSet::kFilesPerDirectory; ++i) {
     const auto in_directory = static_cast<int>(i % SpecwebSet::kFilesPerDirectory);
-    workload.sizes.push_back(
-        units_for(SpecwebSet::file_size(in_directory / SpecwebSet::kFilesPerClass,
-                                        in_directory % SpecwebSet::kFilesPerClass)));
+    workload.sizes.push_back(units_for(SpecwebSet::file_size(
+        in_directory / SpecwebSet::kFilesPerClass, in_directory % SpecwebSet::kFilesPerClass)));
   }
   Random random(seed);
   for (uint64_t i = 0; i < requests; ++i) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// LMDB where it is fastest: a writable map, no syncing, one read transaction that is renewed for each
-// get (a get must see what was committed before it).
+// LMDB where it is fastest: a writable map, no syncing, one read transaction that is renewed for
+// each get (a get must see what was committed before it).
 #include <lmdb.h>
 
 #include <stdexcept>
@@ -21,10 +21,10 @@ class LmdbStore final : public Store {
   explicit LmdbStore(const StoreOptions& options) {
     check(mdb_env_create(&env_));
     check(mdb_env_set_mapsize(env_, (64ULL << 20) + options.entries * 600));
-    check(mdb_env_open(env_, (options.directory + "/lmdb").c_str(),
-                       MDB_NOSUBDIR | MDB_WRITEMAP | MDB_NOSYNC | MDB_NOMETASYNC | MDB_NOTLS |
-                           MDB_NORDAHEAD,
-                       0600));
+    check(mdb_env_open(
+        env_, (options.directory + "/lmdb").c_str(),
+        MDB_NOSUBDIR | MDB_WRITEMAP | MDB_NOSYNC | MDB_NOMETASYNC | MDB_NOTLS | MDB_NORDAHEAD,
+        0600));
     MDB_txn* begin = nullptr;
     check(mdb_txn_begin(env_, nullptr, 0, &begin));
     check(mdb_dbi_open(begin, nullptr, 0, &db_));
@@ -42,8 +42,8 @@ class LmdbStore final : public Store {
     MDB_val key = val(text.view().data(), kKeyBytes);
     MDB_val value{};
     if (mdb_txn_renew(reader_) != MDB_SUCCESS) return false;
-    const bool found = mdb_get(reader_, db_, &key, &value) == MDB_SUCCESS &&
-                       value.mv_size == sizeof to;
+    const bool found =
+        mdb_get(reader_, db_, &key, &value) == MDB_SUCCESS && value.mv_size == sizeof to;
     if (found) std::memcpy(&to, value.mv_data, sizeof to);
     mdb_txn_reset(reader_);
     return found;

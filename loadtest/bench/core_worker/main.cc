@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// mcs-core-worker STORE DIRECTORY ENTRIES create|attach SOCKET: works a store as the other end of the
-// socket says, and ends when that end does.
+// mcs-core-worker STORE DIRECTORY ENTRIES create|attach SOCKET: works a store as the other end of
+// the socket says, and ends when that end does.
 #include <sched.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -70,7 +70,8 @@ Answer obey(Store& store, const Command& command) {
   set_realtime(command.realtime != 0);
   switch (command.work) {
     case Work::kFill:
-      for (; next < command.first + command.count; ++next) answer.failures += store.put(next) ? 0 : 1;
+      for (; next < command.first + command.count; ++next)
+        answer.failures += store.put(next) ? 0 : 1;
       answer.operations = command.count;
       break;
     case Work::kFillUp:
@@ -88,9 +89,8 @@ Answer obey(Store& store, const Command& command) {
       repeat(command, answer, get);
       break;
     case Work::kMiss:
-      repeat(command, answer, [&] {
-        return !store.get((1ULL << 40) + random.below(command.entries), value);
-      });
+      repeat(command, answer,
+             [&] { return !store.get((1ULL << 40) + random.below(command.entries), value); });
       break;
     case Work::kPut:
       repeat(command, answer, put);

@@ -93,8 +93,10 @@ class McsStore final : public Store {
     const auto load = [&](std::uint64_t random) {
       const gsm::Segment& segment = domain_->segment(0);
       const std::uint64_t meta = segment.header().meta_bytes;
-      const std::uint64_t at = static_cast<std::uint64_t>(
-          (static_cast<unsigned __int128>(random) * (segment.header().size - 8)) >> 64) & ~7ULL;
+      const std::uint64_t at =
+          static_cast<std::uint64_t>(
+              (static_cast<unsigned __int128>(random) * (segment.header().size - 8)) >> 64) &
+          ~7ULL;
       const std::byte* from = at < meta ? segment.metadata() + at : segment.payload() + (at - meta);
       return *reinterpret_cast<const volatile std::uint64_t*>(from);
     };

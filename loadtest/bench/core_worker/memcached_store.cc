@@ -19,7 +19,8 @@ class MemcachedStore final : public Store {
     address.sun_family = AF_UNIX;
     const std::string path = options.directory + "/memcached";
     std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
-    if (fd_ < 0 || ::connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    if (fd_ < 0 ||
+        ::connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
       throw std::runtime_error("memcached does not listen at " + path);
     }
   }
@@ -52,7 +53,7 @@ class MemcachedStore final : public Store {
       return false;
     }
     answer_.clear();
-    while (answer_.size() < end.size() || std::string_view(answer_).substr(answer_.size() - end.size()) != end) {
+    while (!answer_.ends_with(end)) {
       char buffer[1024];
       const ssize_t n = ::recv(fd_, buffer, sizeof buffer, 0);
       if (n <= 0) return false;
