@@ -655,19 +655,19 @@ void GlobalCache::adopt_orphans(std::uint32_t segment) {
   for (std::uint64_t i = 0; i < memory_.geometry().descriptors; ++i) {
     Descriptor& d = memory_.descriptor(segment, i);
     std::uint64_t word = d.state.load(kAcquire);
-    if (EntryWord::state(word) != EntryState::kRetired || EntryWord::owner_plus_one(word) != 0) {
-      continue;
-    }
-    const int place = claim_limbo(memory_.link_to(segment, i, EntryWord::version(word)));
-    if (place < 0) return;
-    if (d.state.compare_exchange_strong(
-            word,
-            EntryWord::make(EntryWord::version(word), EntryState::kRetired,
-                            instance_.slot_number() + 1, EntryWord::cursor(word),
-                            EntryWord::flags(word)),
-            kAcqRel)) {
-      keep_limbo(place);
-    } else {
+    // Again when only a flag has changed: who made it an orphan may just be unlinking it.
+    while (EntryWord::state(word) == EntryState::kRetired && EntryWord::owner_plus_one(word) == 0) {
+      const int place = claim_limbo(memory_.link_to(segment, i, EntryWord::version(word)));
+      if (place < 0) return;
+      if (d.state.compare_exchange_strong(
+              word,
+              EntryWord::make(EntryWord::version(word), EntryState::kRetired,
+                              instance_.slot_number() + 1, EntryWord::cursor(word),
+                              EntryWord::flags(word)),
+              kAcqRel)) {
+        keep_limbo(place);
+        break;
+      }
       drop_limbo(place);
     }
   }
