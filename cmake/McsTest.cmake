@@ -13,12 +13,13 @@ find_package(GTest REQUIRED)
 
 # mcs_add_test(NAME <name> SOURCES <file>… [LIBS <lib>…] LABELS unit|server|models|killpoints|long…
 #              [ARGS <arg>…] [ENVIRONMENT VAR=value…] [TIMEOUT <seconds>] [RESOURCE_LOCK <name>…]
-#              [DEPENDS <target>…] [SERIAL])
+#              [DEPENDS <target>…] [COST <seconds>] [SERIAL])
 # A GoogleTest program (main and gmock come with it) as one ctest entry of the same name.
-# TIMEOUT defaults to 120 s; SERIAL keeps other tests from running beside it; DEPENDS are built
-# first. In a MCS_CORE_ONLY build only tests labelled `unit` exist.
+# TIMEOUT defaults to 120 s; what has a COST starts before what has less; SERIAL keeps other tests
+# from running beside it; DEPENDS are built first. In a MCS_CORE_ONLY build only tests labelled
+# `unit` exist.
 function(mcs_add_test)
-  cmake_parse_arguments(PARSE_ARGV 0 arg "SERIAL" "NAME;TIMEOUT"
+  cmake_parse_arguments(PARSE_ARGV 0 arg "SERIAL" "NAME;TIMEOUT;COST"
                         "SOURCES;LIBS;LABELS;ARGS;ENVIRONMENT;RESOURCE_LOCK;DEPENDS")
   if(NOT arg_NAME OR NOT arg_SOURCES OR NOT arg_LABELS OR arg_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "mcs_add_test needs NAME, SOURCES and LABELS; "
@@ -29,6 +30,9 @@ function(mcs_add_test)
   endif()
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 120)
+  endif()
+  if(NOT arg_COST)
+    set(arg_COST 0)
   endif()
   add_executable(${arg_NAME} ${arg_SOURCES})
   set_target_properties(${arg_NAME} PROPERTIES
@@ -44,7 +48,7 @@ function(mcs_add_test)
            COMMAND ${arg_NAME} "--gtest_output=xml:${CMAKE_BINARY_DIR}/gtest/${arg_NAME}.xml"
                    ${arg_ARGS})
   set_tests_properties(${arg_NAME} PROPERTIES
-    LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT}
+    LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT} COST ${arg_COST}
     ENVIRONMENT "MCS_BUILD_DIR=${CMAKE_BINARY_DIR};${arg_ENVIRONMENT}")
   if(arg_RESOURCE_LOCK)
     set_tests_properties(${arg_NAME} PROPERTIES RESOURCE_LOCK "${arg_RESOURCE_LOCK}")
