@@ -107,9 +107,9 @@ void GlobalCache::admit(Link link, const SealedFields& fields) {
   state.probation.fetch_add(units, kRelaxed);
   if ((number + 1) % places != 0) return;
   std::uint64_t sum = 0;
-  const std::uint64_t first = std::max(state.arrivals_out.load(kRelaxed), number + 1 - places);
-  for (std::uint64_t i = first; i <= number; ++i) {
-    sum += Arrival{memory_.arrival(segment, i).load(kRelaxed)}.units();
+  const std::uint64_t inside = std::min(number + 1 - state.arrivals_out.load(kRelaxed), places);
+  for (std::uint64_t i = 0; i < inside; ++i) {
+    sum += Arrival{memory_.arrival(segment, number - i).load(kRelaxed)}.units();
   }
   state.probation.store(sum, kRelaxed);
 }
@@ -138,14 +138,12 @@ std::uint64_t GlobalCache::evict_arrival(std::uint32_t segment) {
   SegmentState& state = memory_.state(segment);
   std::uint64_t number = state.arrivals_out.load(kRelaxed);
   do {
-    if (number >= state.arrivals_in.load(kRelaxed)) {
-      state.probation.store(0, kRelaxed);
-      return 0;
-    }
+    if (number >= state.arrivals_in.load(kRelaxed)) return 0;
   } while (!state.arrivals_out.compare_exchange_weak(number, number + 1, kRelaxed));
   const Arrival arrival{memory_.arrival(segment, number).load(kAcquire)};
-  if (state.probation.load(kRelaxed) >= arrival.units()) {
-    state.probation.fetch_sub(arrival.units(), kRelaxed);
+  std::uint64_t probation = state.probation.load(kRelaxed);
+  while (!state.probation.compare_exchange_weak(
+      probation, probation - std::min(probation, arrival.units()), kRelaxed)) {
   }
   if (arrival.index() >= memory_.geometry().descriptors) return 0;
   Descriptor& d = memory_.descriptor(segment, arrival.index());
@@ -207,8 +205,15 @@ bool GlobalCache::evict_some(std::uint32_t segment, std::uint64_t units) {
   // So many turns of the hand take everybody off probation and bring every counter to zero.
   const std::uint64_t max_steps = g.arrivals + 6 * (g.descriptors / kHandStep + 1);
   for (std::uint64_t step = 0; step < max_steps; ++step) {
-    const std::uint64_t waiting =
-        state.arrivals_in.load(kRelaxed) - state.arrivals_out.load(kRelaxed);
+    const std::uint64_t arrived = state.arrivals_in.load(kRelaxed);
+    std::uint64_t waiting = arrived - state.arrivals_out.load(kRelaxed);
+    // More than all who admit at once could have added: damaged.
+    if (waiting > 2 * g.arrivals + 65536) {
+      state.arrivals_out.store(arrived, kRelaxed);
+      waiting = 0;
+    }
+    // What a death has left there, or damage.
+    if (waiting == 0 && state.probation.load(kRelaxed) != 0) state.probation.store(0, kRelaxed);
     const bool crowded =
         state.probation.load(kRelaxed) > most || waiting > g.arrivals - g.arrivals / 8;
     retired += waiting != 0 && crowded ? evict_arrival(segment) : evict_at_hand(segment);

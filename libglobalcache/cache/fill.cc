@@ -184,8 +184,9 @@ bool Fill::commit(std::int64_t checked_ms) {
   }
   fields.head_sum = head_sum_;
   const std::uint64_t overflow = d.overflow.load(kAcquire);
-  for (Link link{overflow}; !link.is_end();) {
-    Overflow* block = cache_->memory_.resolve_overflow(link);
+  std::size_t blocks = extents_.size() / kOverflowExtents + 1;
+  for (Link link{overflow}; !link.is_end(); --blocks) {
+    Overflow* block = blocks == 0 ? nullptr : cache_->memory_.resolve_overflow(link);
     if (block == nullptr) {
       abort();
       return false;

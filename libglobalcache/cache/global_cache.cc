@@ -28,6 +28,8 @@ bool is_unsettled(std::uint64_t word) {
 
 // A head larger than this is damage, not a head.
 constexpr std::uint64_t kMaxHead = 1U << 20;
+// Locks not got before reclaiming leaves the rest for its next turn.
+constexpr unsigned kBusyInPass = 4;
 
 }  // namespace
 
@@ -528,7 +530,9 @@ std::uint64_t GlobalCache::reclaim(bool wait) {
   // What is freed below must have been retired and unlinked before the ledgers are read: an entry
   // that another thread retires later may have been pinned in between.
   std::array<Link, kLimbo> candidates{};
-  for (std::uint32_t place = 0; place < kLimbo; ++place) {
+  // Each lock that a stopped process holds is waited for: not for all that lies behind it.
+  unsigned busy = 0;
+  for (std::uint32_t place = 0; place < kLimbo && busy < kBusyInPass; ++place) {
     if (!limbo_ready_.in_use(place)) continue;
     const Link link{area_.limbo[place].load(kAcquire)};
     Descriptor* d = memory_.resolve(link);
@@ -539,7 +543,7 @@ std::uint64_t GlobalCache::reclaim(bool wait) {
     };
     std::uint64_t word = d->state.load(kAcquire);
     if (is_retired(word) && (EntryWord::flags(word) & EntryWord::kUnlinked) == 0) {
-      unlink(link, *d);
+      if (!unlink(link, *d)) ++busy;
       word = d->state.load(kAcquire);
     }
     if (is_retired(word) && (EntryWord::flags(word) & EntryWord::kUnlinked) != 0 &&
@@ -549,7 +553,7 @@ std::uint64_t GlobalCache::reclaim(bool wait) {
   }
   if (!pins_.drop_pinned(candidates)) return 0;
   std::uint64_t freed = 0;
-  for (std::uint32_t place = 0; place < kLimbo; ++place) {
+  for (std::uint32_t place = 0; place < kLimbo && busy < kBusyInPass; ++place) {
     const Link link = candidates[place];
     Descriptor* d = link.value != 0 ? memory_.resolve(link) : nullptr;
     if (d == nullptr) continue;
@@ -558,7 +562,10 @@ std::uint64_t GlobalCache::reclaim(bool wait) {
     if (space_.extents(load_sealed(*d), d->overflow.load(kAcquire), false, extents)) {
       for (const Extent& extent : extents) units += extent.units();
     }
-    if (!space_.free_entry(link, *d)) continue;
+    if (!space_.free_entry(link, *d)) {
+      ++busy;
+      continue;
+    }
     limbo_ready_.give_back(static_cast<int>(place));
     drop_limbo(static_cast<int>(place));
     freed += units;

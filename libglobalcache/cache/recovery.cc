@@ -58,12 +58,11 @@ bool GlobalCache::take_over(const DeadInstance& dead, RecoveryCounts& counts) {
           ++counts.fills;
         } else if (EntryWord::state(word) == EntryState::kSealed) {
           settle(link, *d);
-        } else if (is_orphan(word)) {
-          count_orphan(link);
-        } else if (EntryWord::state(word) == EntryState::kRetired && !in_limbo(link)) {
-          // It was expelled before it died, and the fill passed on.
-          adopt_retired(link, *d, their_owner, counts);
         }
+        // Retired in its name if it was expelled before it died and the fill passed on, be it now.
+        if (!woken && !in_limbo(link)) adopt_retired(link, *d, their_owner, counts);
+        const std::uint64_t left = d->state.load(kAcquire);
+        if (EntryWord::version(left) == link.version() && is_orphan(left)) count_orphan(link);
       }
       // Who ended the fill, it or a recoverer, may have died before doing so.
       if (!woken) wake_waiters(link, *d);

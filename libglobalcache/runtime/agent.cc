@@ -304,6 +304,8 @@ bool Agent::holds_too_long(std::uint32_t slot, Watched& watched, std::uint64_t n
 void Agent::end(std::uint32_t slot, const Watched& watched) {
   const int pid = pid_of(watched.pidfd);
   if (pid < 0) return;
+  // Its own node's agent may know it, and kill it.
+  if (watched.pidfd < 0 && instance_.slot(slot).node != instance_.node()) return;
   const bool traced = pid > 0 && is_traced(pid);
   if (pid > 0 && !traced &&
       (::syscall(SYS_pidfd_send_signal, watched.pidfd, SIGKILL, nullptr, 0) == 0 ||
@@ -337,7 +339,10 @@ void Agent::look_around() {
       continue;
     }
     if (state == InstanceState::kExpelled) instance_.pass_on(slot);
-    if (state != InstanceState::kActive && state != InstanceState::kExpelled) continue;
+    if (state != InstanceState::kActive && state != InstanceState::kLeaving &&
+        state != InstanceState::kExpelled) {
+      continue;
+    }
     // One that has not told of itself is judged too, though it cannot be killed.
     if (it != watched_.end() && it->second.incarnation != StateWord::incarnation(word)) {
       if (it->second.pidfd >= 0) continue;  // its exit is about to be seen

@@ -134,7 +134,7 @@ Result<std::unique_ptr<Component>> Component::join(Instance& instance, Component
                               options.name));
     }
     self->acknowledge();
-    self->known_ = self->members();
+    self->known_ = self->members(true);
     self->joined_.store(true, kRelease);
     return self;
   }
@@ -266,13 +266,16 @@ bool Component::with_lock(const std::function<void()>& work, std::chrono::millis
   }
 }
 
-std::vector<InstanceId> Component::members() const {
+std::vector<InstanceId> Component::members(bool with_expelled) const {
   std::vector<InstanceId> ids;
   for (std::uint32_t slot = 0; slot < instance_.slot_count(); ++slot) {
     const SlotControl& control = instance_.control(slot);
     const std::uint64_t word = control.state.load(kAcquire);
     const InstanceState state = StateWord::state(word);
-    if (state != InstanceState::kJoining && state != InstanceState::kActive) continue;
+    if (state != InstanceState::kJoining && state != InstanceState::kActive &&
+        !(with_expelled && state == InstanceState::kExpelled)) {
+      continue;
+    }
     if ((control.components.load(kAcquire) >> number_ & 1) == 0) continue;
     ids.push_back(InstanceId::make(slot, StateWord::incarnation(word)));
   }
@@ -390,7 +393,7 @@ void Component::tick() {
 void Component::report_gone() {
   const OneThread reporting(reporting_);
   if (!reporting) return;
-  std::vector<InstanceId> now = members();
+  std::vector<InstanceId> now = members(true);
   if (options_.on_gone) {
     for (const InstanceId id : known_) {
       if (std::find(now.begin(), now.end(), id) == now.end()) options_.on_gone(id);

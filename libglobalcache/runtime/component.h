@@ -85,8 +85,8 @@ class Component {
   std::uint32_t generation() const;
   bool recovering() const;
   std::uint32_t number() const { return number_; }
-  /// The instances that are members now.
-  std::vector<InstanceId> members() const;
+  /// The instances that are members now. Who was expelled acknowledges nothing, but is not gone.
+  std::vector<InstanceId> members(bool with_expelled = false) const;
   /// Whether `id` is a member and its process lives.
   bool alive(InstanceId id) const;
 
