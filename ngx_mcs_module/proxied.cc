@@ -427,8 +427,8 @@ ngx_int_t send_origin_header(ngx_http_request_t* r, Exchange* x) noexcept {
   const mcs_response& reply = x->reply;
   const bool origin_has_body = r->headers_out.status != NGX_HTTP_NO_CONTENT &&
                                r->headers_out.status != NGX_HTTP_NOT_MODIFIED;
-  x->windowed = reply.status != 0;
-  if ((x->windowed ? set_response(r, reply) : add_fields(r, reply)) != NGX_OK) return NGX_ERROR;
+  x->windowed = reply.status != 0 && static_cast<ngx_uint_t>(reply.status) != r->headers_out.status;
+  if ((reply.status != 0 ? set_response(r, reply) : add_fields(r, reply)) != NGX_OK) return NGX_ERROR;
   r->disable_not_modified = 1;
   r->allow_ranges = 0;
   x->stage = Stage::kBody;

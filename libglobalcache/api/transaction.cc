@@ -111,7 +111,7 @@ bool may_fill(Transaction& t) {
   // HEAD brings no body, but its 304 freshens what is stored.
   if (t.method == http::Method::kHead && !t.has_hit) return false;
   return http::check_request_message(t.method, t.fields, t.policy->check_unkeyed,
-                                     view(t.ask.scheme)) ==
+                                     view(t.ask.scheme), view(t.ask.host)) ==
          http::MessageFlaw::kNone;
 }
 

@@ -127,7 +127,7 @@ MessageFlaw check_forwarded(std::string_view value, std::string_view host,
         return MessageFlaw::kHostOverride;
       }
       if (scheme == "https" && equals_ignore_case(pair.name, "proto") &&
-          equals_ignore_case(trim(pair.value), "http")) {
+          !equals_ignore_case(trim(pair.value), "https")) {
         return MessageFlaw::kSchemeOverride;
       }
       if (end == std::string_view::npos) break;
@@ -145,18 +145,18 @@ bool names_other_host(std::string_view value, std::string_view host) {
   return false;
 }
 
-bool lists(std::string_view value, std::string_view wanted) {
+bool lists_other_than(std::string_view value, std::string_view wanted) {
   ListReader reader(value);
   for (std::string_view member; reader.next(member);) {
-    if (equals_ignore_case(member, wanted)) return true;
+    if (!equals_ignore_case(member, wanted)) return true;
   }
   return false;
 }
 
 // That there was no TLS where there is.
 bool denies_tls(const FieldView& field) {
-  if (is_one_of(field.name, kSchemeFields)) return lists(field.value, "http");
-  return equals_ignore_case(field.name, "x-forwarded-ssl") && lists(field.value, "off");
+  if (is_one_of(field.name, kSchemeFields)) return lists_other_than(field.value, "https");
+  return equals_ignore_case(field.name, "x-forwarded-ssl") && lists_other_than(field.value, "on");
 }
 
 MessageFlaw check_overrides_of(const FieldView& field, std::string_view host,
@@ -231,7 +231,7 @@ MessageFlaw check_response_message(Fields response, std::uint64_t& content_lengt
 }
 
 MessageFlaw check_request_message(Method method, Fields request, bool check_overrides,
-                                  std::string_view scheme) noexcept {
+                                  std::string_view scheme, std::string_view authority) noexcept {
   Framing framing;
   int hosts = 0;
   std::string_view host;
@@ -254,6 +254,9 @@ MessageFlaw check_request_message(Method method, Fields request, bool check_over
   }
   if (const MessageFlaw flaw = framing.result(); flaw != MessageFlaw::kNone) return flaw;
   if (hosts > 1) return MessageFlaw::kSeveralHosts;
+  if (hosts == 1 && !authority.empty() && is_other_host(host, authority)) {
+    return MessageFlaw::kHostOverride;
+  }
   if (is_get_or_head(method) && (framing.encoded() || framing.length().value_or(0) > 0)) {
     return MessageFlaw::kBodyInGet;
   }

@@ -36,9 +36,12 @@ MessageFlaw check_response_message(Fields response, std::uint64_t& content_lengt
 /// Whether the response to this request may be stored for others. `check_overrides`: also look at
 /// fields that no key contains and that frameworks obey; switch it off only where a trusted proxy
 /// in front sets them for every request.
-/// `scheme`: of the client's connection; where it is "https", a field that says "http" would make
-/// many origins redirect to where the client is already.
+/// `scheme`: of the client's connection; where it is "https", a field that says otherwise would make
+/// many origins redirect to where the client is already. `authority`: what the key takes for the host,
+/// with its port if it has one; a Host field that differs (next to an absolute target) would reach the
+/// origin all the same. Empty: not known.
 MessageFlaw check_request_message(Method method, Fields request, bool check_overrides,
-                                  std::string_view scheme = "http") noexcept;
+                                  std::string_view scheme = "http",
+                                  std::string_view authority = {}) noexcept;
 
 }  // namespace mcs::http

@@ -25,6 +25,8 @@ using cache::Found;
 using http::ByteRange;
 
 constexpr std::size_t kPiece = 65536;
+// What is joined is copied before the client gets its bytes; the new part itself may always be as much.
+constexpr std::uint64_t kMostCopied = 1U << 20;
 
 ByteRange held_by(const http::StoredMeta& meta) { return {meta.range_first, meta.range_last}; }
 
@@ -66,24 +68,49 @@ bool append_stored(Transaction& t, std::uint64_t from, std::uint64_t to) {
   return true;
 }
 
-// The stored part that the new one can be joined to, pinned in t.part.
-bool find_neighbour(Transaction& t, const cache::Key& key, const ByteRange& added,
-                    std::string_view etag, std::uint64_t complete, ByteRange& joined) {
-  if (t.cache().find(key, t.part).found != Found::kHit) return false;
+enum class Neighbour { kNone, kJoins, kStays };
+
+// The stored part that the new one can be joined to, pinned in t.part. kStays: what is stored is better
+// than the new one, and too much to be copied.
+Neighbour find_neighbour(Transaction& t, const cache::Key& key, const ByteRange& added,
+                         std::string_view etag, std::uint64_t complete, ByteRange& joined) {
+  if (t.cache().find(key, t.part).found != Found::kHit) return Neighbour::kNone;
   const auto entry = read_part(t, t.part);
-  if (!entry) return false;
+  if (!entry) return Neighbour::kNone;
   t.has_part = true;
   const ByteRange held = held_by(entry->meta());
   const bool touches = held.first <= added.last + 1 && added.first <= held.last + 1;
   joined = {std::min(held.first, added.first), std::max(held.last, added.last)};
+  const bool fits = touches && !t.part.soft_purged && joined.length() <= t.largest &&
+                    http::may_combine(etag, complete, entry->etag(), entry->meta().complete_length);
+  const bool dear = held.length() > std::max(kMostCopied, added.length());
   // Its bytes get a new checksum: they must be what the old one stands for.
-  if (touches && !t.part.soft_purged && joined.length() <= t.largest &&
-      http::may_combine(etag, complete, entry->etag(), entry->meta().complete_length) &&
-      t.cache().verify_body(t.part)) {
-    return true;
-  }
+  if (fits && !dear && t.cache().verify_body(t.part)) return Neighbour::kJoins;
   release_part(t);
-  return false;
+  return fits && dear ? Neighbour::kStays : Neighbour::kNone;
+}
+
+// What the new part does not say again holds on (RFC 9111 3.4).
+bool keep_fields_of_part(Transaction& t, std::vector<http::FieldView>& kept, std::string& tags) {
+  const auto entry = EntryView::parse(t.part.head);
+  const auto block = entry ? http::HeaderBlock::parse(entry->block()) : std::nullopt;
+  if (!block) return false;
+  const std::size_t said = kept.size();
+  for (const http::FieldView field : *block) {
+    const bool again = std::any_of(kept.begin(), kept.begin() + static_cast<std::ptrdiff_t>(said),
+                                   [&](const http::FieldView& other) {
+                                     return http::equals_ignore_case(other.name, field.name);
+                                   });
+    if (!again) kept.push_back(field);
+  }
+  if (!entry->tags().empty()) tags.append(entry->tags().substr(tags.empty() ? 0 : 1));
+  return true;
+}
+
+bool asks_if_range(const Transaction& t) {
+  return std::any_of(t.fields.begin(), t.fields.end(), [](const http::FieldView& field) {
+    return http::field_id(field.name) == http::FieldId::kIfRange;
+  });
 }
 
 }  // namespace
@@ -132,7 +159,10 @@ bool begin_storing_part(Transaction& t, http::Fields response, const http::Respo
   const std::string name = "p" + variant;
   const cache::Key key = t.cache().variant_of(t.key, name);
   ByteRange joined = added;
-  const bool joins = find_neighbour(t, key, added, info.etag, meta.complete_length, joined);
+  const Neighbour found = find_neighbour(t, key, added, info.etag, meta.complete_length, joined);
+  const bool joins = found == Neighbour::kJoins;
+  // Alone it lacks the fields that its client has already (RFC 9110 15.3.7).
+  if (found == Neighbour::kStays || (!joins && asks_if_range(t))) return false;
   if (!joins) joined = added;
   const bool whole = joined.length() == meta.complete_length;
   t.fill.abort();
@@ -161,7 +191,10 @@ bool begin_storing_part(Transaction& t, http::Fields response, const http::Respo
   }
   std::string tags;
   std::vector<std::byte> head;
-  if (!append_tags(response, tags) || !encode_response(basics, kept, tags, head)) return false;
+  if (!append_tags(response, tags) || (joins && !keep_fields_of_part(t, kept, tags)) ||
+      !encode_response(basics, kept, tags, head)) {
+    return false;
+  }
   t.fill.set_head(head, joined.length());
 
   t.announced = added.length();

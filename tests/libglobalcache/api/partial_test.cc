@@ -32,10 +32,12 @@ class PartialTest : public ::testing::Test {
   std::string tag_ = "\"a\"";
   std::optional<std::string> range_asked_;
   bool cut_off_ = false;
+  OwnedFields more_;  // in responses
 
   // Answers ranges, and says how long the whole is.
   std::optional<Response> origin(const Request& request) {
     OwnedFields fields = {{"Cache-Control", "max-age=1000"}, {"ETag", tag_}};
+    fields.insert(fields.end(), more_.begin(), more_.end());
     const auto range = joined(request.fields, "range");
     range_asked_ = range;
     Response response;
@@ -108,6 +110,26 @@ TEST_F(PartialTest, PartsThatTouchGrowTogetherUpToTheLargestObject) {
   part(httpd_, 240000, 400000);
   EXPECT_TRUE(has(nginx_, 240000, 400000));
   EXPECT_TRUE(part(nginx_, 50000, 50001).asked_origin);
+}
+
+// RFC 9111 3.4; an answer to If-Range may leave out what its client has (RFC 9110 15.3.7).
+TEST_F(PartialTest, FieldsThatALaterPartDoesNotRepeatHoldOn) {
+  refuse_whole();
+  more_ = {{"Content-Language", "de"}, {"Surrogate-Key", "t"}};
+  part(nginx_, 0, 99999);
+  more_.clear();
+  part(httpd_, 100000, 199999);
+  EXPECT_TRUE(has(nginx_, 0, 199999));
+  EXPECT_EQ(part(nginx_, 150000, 150001).field("content-language"), "de");
+}
+
+TEST_F(PartialTest, APartThatWasAskedForConditionallyIsNotStoredAlone) {
+  refuse_whole();
+  Request request;
+  request.fields = {{"Range", "bytes=0-99"}, {"If-Range", tag_}};
+  EXPECT_FALSE(
+      ask(httpd_, policy_.get(), request, [this](const Request& r) { return origin(r); }).stored);
+  EXPECT_TRUE(part(nginx_, 0, 99).asked_origin);
 }
 
 TEST_F(PartialTest, APartInsideTheStoredOneKeepsWhatIsAroundIt) {

@@ -130,11 +130,13 @@ TEST(RequestMessage, DoesNotDenyTheTlsItCameOver) {
       {{{"Host", "h"}, {"X-Forwarded-Proto", "http"}}, true},
       {{{"Host", "h"}, {"x-forwarded-proto", "https, HTTP"}}, true},
       {{{"Host", "h"}, {"X-Forwarded-Scheme", "http"}}, true},
+      {{{"Host", "h"}, {"X-Forwarded-Scheme", "ws"}}, true},
       {{{"Host", "h"}, {"X-Url-Scheme", "http"}}, true},
       {{{"Host", "h"}, {"X-Forwarded-Ssl", "off"}}, true},
       {{{"Host", "h"}, {"X-Forwarded-Ssl", "on"}}, false},
       {{{"Host", "h"}, {"Forwarded", "for=x;proto=http"}}, true},
       {{{"Host", "h"}, {"Forwarded", "for=x;proto=https"}}, false},
+      {{{"Host", "h"}, {"Forwarded", "for=x;proto=x"}}, true},
   };
   for (const auto& c : cases) {
     const std::string last(c.fields.back().value);
@@ -145,6 +147,23 @@ TEST(RequestMessage, DoesNotDenyTheTlsItCameOver) {
         << last;
     EXPECT_EQ(check_request_message(Method::kGet, c.fields, false, "https"), MessageFlaw::kNone)
         << last;
+  }
+}
+
+TEST(RequestMessage, HasTheHostThatItsKeyHas) {
+  const struct {
+    const char* host;
+    const char* authority;
+    bool other;
+  } cases[] = {{"site", "site", false},           {"SITE", "site", false},
+               {"site:8080", "site:8080", false}, {"site", "site:8080", false},
+               {"evil", "site", true},            {"site:81", "site", true},
+               {"evil", "", false}};
+  for (const auto& c : cases) {
+    const List fields = {{"Host", c.host}};
+    EXPECT_EQ(check_request_message(Method::kGet, fields, false, "http", c.authority),
+              c.other ? MessageFlaw::kHostOverride : MessageFlaw::kNone)
+        << c.host << ' ' << c.authority;
   }
 }
 
