@@ -24,7 +24,7 @@ namespace {
 constexpr const char* kDomain = "bench";
 constexpr std::size_t kBodyBytes = 64;
 // Room for each entry: a unit of 256 bytes, its descriptor, bucket and clock byte, and some slack.
-constexpr std::uint64_t kBytesPerEntry = 460;
+constexpr std::uint64_t kBytesPerEntry = 520;
 
 struct Command {
   std::uint32_t count;
