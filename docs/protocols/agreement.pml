@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Agreement between nodes on who belongs to the domain; the protocol in words: agreement.md. Not in
- * the code yet.
+ * Agreement between nodes on who belongs to the domain; the protocol in words: agreement.md. In
+ * the code: runtime/view.cc (ballot, mend); the rest is not coded yet.
  *
  *   suspect   a heartbeat has stalled, by my own clock: accuse
  *   second    three nodes or more: somebody else accuses too. Whoever suspects all others challenges
@@ -14,6 +14,8 @@
  *   resume    the view is in force
  *   reuse     the expelled's space, when it has noticed or its end is certain
  *   publish   CAS my word, if nobody took it away
+ *   mend      a damaged copy of the view: CAS it to my view, if I see a good copy beside it; an older
+ *             view than mine, or another one of its generation: ballot for the same nodes once more
  *
  * A process that is not scheduled is a frozen node, so any node may freeze at any step and wake up
  * later. A node may crash, a segment may be lost at any step. Who lives may be accused all the same,
@@ -23,6 +25,7 @@
  * SCENE 2  three nodes: two voices
  * SCENE 3  three nodes that answer in time, of which one accuses others all the time
  * SCENE 4  two nodes, of which one cannot reach the first, or the last, segment
+ * SCENE 5  two nodes; a copy of the view is damaged
  * Bounds: `CRASHES` crashes, `LOSSES` losses of a segment, one publication per node.
  *
  * Seeded mistakes:
@@ -38,7 +41,7 @@
 #ifndef SCENE
 #define SCENE 1
 #endif
-#if SCENE == 1 || SCENE == 4
+#if SCENE == 1 || SCENE == 4 || SCENE == 5
 #define N 2
 #else
 #define N 3
@@ -47,12 +50,15 @@
 #define CRASHES 1
 #endif
 #ifndef LOSSES
-#define LOSSES (SCENE == 4 -> 0 : 1)
+#define LOSSES (SCENE == 4 || SCENE == 5 -> 0 : 1)
+#endif
+#ifndef DAMAGES
+#define DAMAGES (SCENE == 5 -> 1 : 0)
 #endif
 #ifndef ALARMS
 #define ALARMS (SCENE == 2 -> 1 : 2)
 #endif
-#define GENERATIONS 4        /* from 1: each view but the first one expels somebody */
+#define GENERATIONS 6        /* from 1: each view but the first one expels somebody, or mends */
 
 /* A view: generation and a bit per member, one word with its checksum in every segment. */
 #define view_of(g, m) ((g) * 8 + (m))
@@ -62,7 +68,7 @@
 #define is_member(v, n) ((members(v) >> (n)) & 1)
 #define FIRST view_of(1, (N == 2 -> 3 : 7))
 
-byte word[N] = FIRST;        /* of each segment */
+byte word[N] = FIRST;        /* of each segment; 0: damaged */
 bool lost[N];
 
 byte accused[N];             /* by node: whom it accuses; one word in every segment, a hint only */
@@ -74,6 +80,7 @@ mtype fill[N] = HELD;        /* what a node is about to publish: an entry that i
 bool alive[N] = true;
 byte crashes = CRASHES;
 byte losses = LOSSES;
+byte damages = DAMAGES;
 byte alarms = ALARMS;
 byte cut_node, cut_segment;
 byte decided[GENERATIONS + 1];  /* ghost: the view of each generation that somebody acted upon */
@@ -126,6 +133,9 @@ byte reused;                 /* ghost: bit per node whose space is used by other
 
 /* In SCENE 4 one node alone fails to reach a segment. */
 #define silent(s) (lost[s] || (SCENE == 4 && me == cut_node && (s) == cut_segment))
+#define no_view(s) (silent(s) || word[s] == 0)
+#define beside(s) (!silent(s) && word[s] == view)
+#define odd(s) (!no_view(s) && generation(word[s]) <= generation(view) && word[s] != view)
 
 proctype Node(byte me) {
   byte view = FIRST, want, s;
@@ -161,13 +171,20 @@ end_member:
   /* Look at the view, in the first segment that answers. */
   :: d_step { alive[me] && !silent(0) && generation(word[0]) > generation(view) -> want = word[0] }
     goto ADOPT
-  :: d_step { alive[me] && silent(0) && !silent(1) && generation(word[1]) > generation(view) ->
+  :: d_step { alive[me] && no_view(0) && !silent(1) && generation(word[1]) > generation(view) ->
               want = word[1] }
     goto ADOPT
 #if N == 3
   :: d_step { alive[me] && silent(0) && silent(1) && generation(word[2]) > generation(view) ->
               want = word[2] }
     goto ADOPT
+#endif
+
+#if SCENE == 5
+  :: d_step { alive[me] && word[0] == 0 && beside(1) -> s = 0 } goto mend
+  :: d_step { alive[me] && word[1] == 0 && beside(0) -> s = 1 } goto mend
+  :: d_step { alive[me] && ((odd(0) && beside(1)) || (odd(1) && beside(0))) ->
+              want = view_of(generation(view) + 1, members(view)) } goto ballot
 #endif
 
   /* Once the expelled has noticed or has certainly ended, its space is free. */
@@ -182,14 +199,21 @@ end_member:
   :: !alive[me] -> goto died
   od;
 
+#if SCENE == 5
+mend:
+  STEP(if :: word[s] == 0 -> word[s] = view :: else fi; s = 0);
+  goto end_member;
+#endif
+
 ballot:
   s = 0;
   asked = false;
   do
   :: s < N ->
     STEP(if
-         :: silent(at(s)) -> s++
-         :: !silent(at(s)) && generation(word[at(s)]) + 1 == generation(want) ->
+         :: no_view(at(s)) -> s++
+         :: !no_view(at(s)) && (generation(word[at(s)]) + 1 == generation(want) ||
+                                (SCENE == 5 && generation(word[at(s)]) < generation(want))) ->
            word[at(s)] = want; s++
 #ifdef BUG_STORE
          :: !silent(at(s)) && generation(word[at(s)]) == generation(want) && s > 0 ->
@@ -201,7 +225,8 @@ ballot:
 #endif
          :: !silent(at(s)) && generation(word[at(s)]) > generation(want) -> want = word[at(s)]; s = 0
          /* No segment that answers is left behind by a decided view. */
-         :: !silent(at(s)) && generation(word[at(s)]) + 1 < generation(want) -> assert(false)
+         :: !no_view(at(s)) && SCENE != 5 &&
+            generation(word[at(s)]) + 1 < generation(want) -> assert(false)
          fi)
 #ifdef BUG_ACT_EARLY
     STEP(if
@@ -266,6 +291,10 @@ init {
 #endif
   :: d_step { losses > 0 && !lost[0] -> lost[0] = true; losses-- }
   :: d_step { losses > 0 && !lost[1] -> lost[1] = true; losses-- }
+#if SCENE == 5
+  :: d_step { damages > 0 && word[0] != 0 -> word[0] = 0; damages-- }
+  :: d_step { damages > 0 && word[1] != 0 -> word[1] = 0; damages-- }
+#endif
 #if SCENE == 3
   /* Whoever answers is not expelled. */
   :: gone != 0 -> assert(false)

@@ -132,6 +132,7 @@ std::uint64_t layout_hash() {
                                  sizeof(runtime::OpRecord),
                                  sizeof(runtime::Event),
                                  sizeof(runtime::StatTotals),
+                                 sizeof(runtime::ViewArea),
                                  sizeof(Descriptor),
                                  sizeof(SealedFields),
                                  sizeof(Overflow),

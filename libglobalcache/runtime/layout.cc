@@ -3,6 +3,8 @@
 
 #include <cstring>
 
+#include "libglobalcache/runtime/view.h"
+
 namespace mcs::runtime {
 
 ServerKind server_kind(const char* server) {
@@ -23,21 +25,22 @@ RuntimeGeometry RuntimeGeometry::plan(std::uint64_t slots_per_node,
   g.events = align_up(g.totals + sizeof(StatTotals), 64);
   g.mutexes = align_up(g.events + sizeof(EventRing), 64);
   g.components = align_up(g.mutexes + kMutexes * sizeof(MutexCell), gsm::kPageSize);
-  g.slots = align_up(g.components + kMaxComponents * sizeof(ComponentCell), gsm::kPageSize);
+  g.views = g.components + kMaxComponents * sizeof(ComponentCell);
+  g.slots = align_up(g.views + sizeof(ViewArea), gsm::kPageSize);
   g.end = g.slots + slots_per_node * g.slot_bytes;
   return g;
 }
 
 void RuntimeGeometry::store(std::uint64_t* user) const {
   const std::uint64_t words[] = {slots_per_node, slot_bytes, controls, slots, events,
-                                 totals, mutexes, components, end};
+                                 totals, mutexes, components, views, end};
   for (std::size_t i = 0; i < std::size(words); ++i) user[i] = words[i];
 }
 
 RuntimeGeometry RuntimeGeometry::load(const std::uint64_t* user) {
   RuntimeGeometry g;
   std::uint64_t* words[] = {&g.slots_per_node, &g.slot_bytes, &g.controls, &g.slots,
-                            &g.events, &g.totals, &g.mutexes, &g.components, &g.end};
+                            &g.events, &g.totals, &g.mutexes, &g.components, &g.views, &g.end};
   for (std::size_t i = 0; i < std::size(words); ++i) *words[i] = user[i];
   return g;
 }
@@ -64,6 +67,11 @@ void format(gsm::Segment& segment, const RuntimeGeometry& g) {
   auto* components = reinterpret_cast<ComponentCell*>(base + g.components);
   for (std::uint32_t i = 0; i < kMaxComponents; ++i) {
     components[i].identity.store(kComponentTag, std::memory_order_relaxed);
+  }
+  if (segment.incarnation() == 1) {
+    auto* views = reinterpret_cast<ViewArea*>(base + g.views);
+    views->view.word.store(View::first(segment.header().node_count).word(),
+                           std::memory_order_relaxed);
   }
 }
 

@@ -2,7 +2,7 @@
 // Shared state of the runtime room: instances, their operation records, their owners' locks.
 //
 // Per segment: [controls: one SlotControl per slot | slots: one Slot (page-aligned) per slot |
-// events ring | statistics totals]. A slot number is global: node * slots_per_node + index.
+// events ring | statistics totals | views]. A slot number is global: node * slots_per_node + index.
 //
 //   word                 written by                     order, and what a kill leaves
 //   SlotControl.state    joiner, owner, recoverer: CAS  the slot's liveness lock is taken before
@@ -255,6 +255,19 @@ struct EventRing {
   std::array<Event, kEvents> events;
 };
 
+/// What the nodes agree on, and how they come to it; see view.h and docs/protocols/agreement.md.
+/// The hints, by node: written to every segment that answers, read from the first one that does.
+struct ViewArea {
+  struct alignas(64) Line {
+    Word word;
+  };
+  Line view;
+  std::array<Line, gsm::kMaxNodes> heartbeat;
+  std::array<Line, gsm::kMaxNodes> accused;
+  std::array<Line, gsm::kMaxNodes> challenge;
+};
+static_assert(sizeof(ViewArea) == (1 + 3 * gsm::kMaxNodes) * 64);
+
 /// Where things are in a segment. Stored in SegmentHeader::user[0..15].
 struct RuntimeGeometry {
   std::uint64_t slots_per_node = 0;
@@ -265,6 +278,7 @@ struct RuntimeGeometry {
   std::uint64_t totals = 0;
   std::uint64_t mutexes = 0;
   std::uint64_t components = 0;
+  std::uint64_t views = 0;
   std::uint64_t end = 0;
 
   static RuntimeGeometry plan(std::uint64_t slots_per_node, std::uint64_t component_bytes);
@@ -276,7 +290,8 @@ inline constexpr std::uint64_t align_up(std::uint64_t value, std::uint64_t to) {
   return (value + to - 1) / to * to;
 }
 
-/// Initialise the runtime's part of a new segment.
+/// Initialise the runtime's part of a new segment. The first view, with all nodes and segments, goes
+/// into the segments that a domain begins with; one that came later has none until it is admitted.
 void format(gsm::Segment& segment, const RuntimeGeometry& geometry);
 
 }  // namespace mcs::runtime

@@ -347,6 +347,41 @@ void add_component(std::vector<Operation>& all) {
                  }});
 }
 
+// Of two processes each wants the domain without the other's node.
+void add_views(std::vector<Operation>& all) {
+  const auto propose = [](World& w, const StartState&, unsigned m) {
+    runtime::Views views(*w.state().domain);
+    runtime::View want = views.look();
+    ++want.generation;
+    want.members = static_cast<std::uint16_t>(m % 2 == 0 ? 1 : 2);
+    w.note_view(views.propose(want));
+    w.note_view(views.look());
+  };
+  all.push_back({"propose a view", kVictim,
+                 [](World& w, const StartState& s, unsigned m) {
+                   return joined(w, m) && s.name == "two nodes";
+                 },
+                 propose});
+  all.push_back({"admit a segment", kVictim,
+                 [](World& w, const StartState& s, unsigned m) {
+                   if (!joined(w, m) || s.name != "two nodes") return false;
+                   w.as(m, [&] {
+                     runtime::Views views(*w.state().domain);
+                     views.look();
+                     w.note_view(views.propose({2, 3, 2}));
+                     views.area(0).view.word.store(0);
+                   });
+                   return true;
+                 },
+                 [](World& w, const StartState&, unsigned) {
+                   runtime::Views views(*w.state().domain);
+                   runtime::View want = views.look();
+                   ++want.generation;
+                   want.segments = 3;
+                   w.note_view(views.propose(want));
+                 }});
+}
+
 void add_locks(std::vector<Operation>& all) {
   all.push_back({"lock bucket", kVictim, always, [](World& w, const StartState&, unsigned m) {
                    const cache::Index::Locked bucket(mine(w, m).index(),
@@ -376,6 +411,7 @@ const std::vector<Operation>& operations() {
     add_membership(o);
     add_locks(o);
     add_component(o);
+    add_views(o);
     return o;
   }();
   return all;

@@ -76,7 +76,7 @@ const char* name_of(WordKind kind) {
       "other", "SlotControl.state", "SlotControl.recoverer", "SlotControl.folded", "SlotControl",
       "Slot", "Slot.mutexes", "Slot.stats", "OpRecord.lock", "OpRecord.phase", "OpRecord.arguments",
       "CacheArea.ledger_high", "CacheArea.waiting", "CacheArea.fills", "CacheArea.limbo", "ledger",
-      "events", "StatTotals.lock", "StatTotals", "MutexCell", "ComponentCell", "SegmentState",
+      "events", "StatTotals.lock", "StatTotals", "MutexCell", "ComponentCell", "ViewArea", "SegmentState",
       "PurgeLog", "Bucket.head", "Bucket.lock", "Bucket.hint", "clock", "Descriptor.state", "Descriptor.next",
       "Descriptor.checked", "Descriptor.progress", "Descriptor.overflow", "Descriptor.sealed",
       "Group.lock", "Group.bits", "payload"};
@@ -111,6 +111,7 @@ WordKind World::classify(const void* address) const {
     if (at >= g.purge_log_at) return WordKind::kPurgeLog;
     if (at >= g.state_at) return WordKind::kSegmentState;
     if (at >= r.slots) return slot_word((at - r.slots) % r.slot_bytes, g.ledger_words);
+    if (at >= r.views) return WordKind::kViews;
     if (at >= r.components) return WordKind::kComponents;
     if (at >= r.mutexes) return WordKind::kMutexes;
     if (at >= r.events) return WordKind::kEvents;

@@ -345,6 +345,12 @@ int World::get(unsigned m, unsigned k) {
   return static_cast<int>(version);
 }
 
+void World::note_view(const runtime::View& view) {
+  std::uint64_t& decided = state_->views[view.generation % state_->views.size()];
+  if (decided == 0) decided = view.word();
+  if (decided != view.word()) violate("two views of generation %u", view.generation);
+}
+
 void World::pass_on(unsigned m) {
   runtime::Instance& instance = *member(m).instance;
   for (std::uint32_t slot = 0; slot < instance.slot_count(); ++slot) instance.pass_on(slot);

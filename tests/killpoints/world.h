@@ -15,6 +15,7 @@
 #include "libglobalcache/cache/global_cache.h"
 #include "libglobalcache/runtime/component.h"
 #include "libglobalcache/runtime/instance.h"
+#include "libglobalcache/runtime/view.h"
 #include "tests/killpoints/actor.h"
 #include "tests/killpoints/hooks.h"
 
@@ -53,7 +54,7 @@ inline constexpr unsigned kFresh = 7;
 enum class WordKind {
   kOther, kSlotState, kRecoverer, kFolded, kControl, kSlot, kMutexRecord, kStats, kOpLock, kOpPhase,
   kOpArguments, kLedgerHigh, kWaiting, kFills, kLimbo, kLedger, kEvents, kTotalsLock, kTotals,
-  kMutexes, kComponents, kSegmentState, kPurgeLog, kBucketHead, kBucketLock, kBucketHint, kClock, kState, kNext,
+  kMutexes, kComponents, kViews, kSegmentState, kPurgeLog, kBucketHead, kBucketLock, kBucketHint, kClock, kState, kNext,
   kChecked, kProgress, kOverflow, kSealed, kGroupLock, kGroupBits, kPayload
 };
 const char* name_of(WordKind kind);
@@ -91,6 +92,7 @@ struct WorldState {
   std::uint64_t woken = 0;     // bit per slot that was sent a wake
   std::uint64_t counted = 0;  // what add_stat was told
   std::uint64_t counting = 0;  // an addition that may or may not have happened
+  std::array<std::uint64_t, 8> views{};  // by generation: the one that somebody acted upon
 };
 
 class World {
@@ -131,6 +133,8 @@ class World {
   /// If anybody uses it: whatever was left half done comes to its end, and `m` can use it.
   void settle_component(unsigned m);
   cache::Key key(unsigned m, unsigned key) const;
+  /// Somebody acts upon this view; all who act upon one of its generation act upon the same.
+  void note_view(const runtime::View& view);
   /// As an agent does: what waits for the expelled is told to go on.
   void pass_on(unsigned m);
   /// Register as a process that waits for what `fill` fills, as requests do.
@@ -191,6 +195,7 @@ class World {
                      unsigned& version);
   void check_slots(bool pins_held);
   void check_locks();
+  void check_views();
   void check_entries(bool pins_held);
   void attach_ranges();
 

@@ -292,8 +292,20 @@ void World::check_entries(bool pins_held) {
   }
 }
 
+void World::check_views() {
+  runtime::Views views(*state_->domain);
+  note_view(views.look());
+  for (std::uint32_t node = 0; node < views.nodes(); ++node) {
+    if (!views.mine().has_segment(node)) continue;
+    if (views.area(node).view.word.load() != views.mine().word()) {
+      violate("segment %u has not the view", node);
+    }
+  }
+}
+
 void World::check_idle(bool pins_held) {
   check_slots(pins_held);
+  check_views();
   check_locks();
   check_entries(pins_held);
 }

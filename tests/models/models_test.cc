@@ -88,6 +88,7 @@ const std::vector<Case> kCases = {
     {"agreement", "SCENE=2 CRASHES=0 ALARMS=2", ""},
     {"agreement", "SCENE=3", ""},
     {"agreement", "SCENE=4", ""},
+    {"agreement", "SCENE=5", ""},
     {"agreement", "SCENE=1 BUG_ACT_EARLY", "==want)"},
     {"agreement", "SCENE=1 BUG_STORE", "==want)"},
     {"agreement", "SCENE=1 BUG_LOCAL_FIRST", "==want)"},
