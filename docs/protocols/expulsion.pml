@@ -9,7 +9,7 @@
  *   lock       CAS free -> held(me); am I EXPELLED? then unlock, and do nothing
  *   seal       CAS FILLING(me) -> SEALED: fails once the lease was passed on
  *   come back  what is RETIRED(me) and named by my fills[] is mine to unlink and free, and to wake for;
- *              my tick: CAS state EXPELLED -> ACTIVE
+ *              my tick: CAS state EXPELLED -> ACTIVE, if no thread of mine holds a lock (there is one here)
  *   recover    only when its exit is certain: release its lock, free what it owns, state = FREE
  *
  * So nothing that it writes to is given to anybody else while it may still write: neither the space of

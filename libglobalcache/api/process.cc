@@ -62,6 +62,21 @@ void log_events(mcs_process& process) {
   }
 }
 
+// For longer than the hang limit, and in several looks: this process may have been stopped too.
+bool agent_hangs(mcs_process& process, runtime::InstanceId agent) {
+  constexpr unsigned kLooks = 5;
+  const runtime::Instance& instance = *process.instance;
+  if (!agent.valid() || agent.slot() >= instance.slot_count()) return false;
+  const std::uint64_t heartbeat =
+      instance.slot(agent.slot()).heartbeat.load(std::memory_order_relaxed);
+  const std::uint64_t now = runtime::monotonic_ns();
+  auto& seen = process.agent_seen;
+  if (seen.agent != agent.value || seen.heartbeat != heartbeat) {
+    seen = {agent.value, heartbeat, now, 0};
+  }
+  return ++seen.looks > kLooks && now - seen.since_ns > process.config.hang_limit_ms * 1000000ULL;
+}
+
 void look_after_agent(mcs_process& process) {
   const std::uint32_t node = process.config.node;
   if (!process.liveness->held(runtime::kAgentByte + node)) {
@@ -73,6 +88,12 @@ void look_after_agent(mcs_process& process) {
     return;
   }
   const std::uint64_t agent = process.instance->events(node).agent.load(std::memory_order_acquire);
+  if (agent_hangs(process, {agent})) {
+    // Its exit makes room for another one.
+    runtime::kill_instance(*process.instance, {agent});
+    process.instance->recover_all("survivor's tick");
+    return;
+  }
   if (process.known_agent != agent &&
       runtime::send_hello(process.domain->path(), node, process.instance->id())) {
     process.known_agent = agent;

@@ -61,6 +61,13 @@ struct mcs_process {
   // What this process has told the agent and read from the history.
   std::mutex tick_mutex;
   std::uint64_t known_agent = 0;
+  /// The agent's heartbeat, since when it has stood still, and how often that was seen.
+  struct AgentSeen {
+    std::uint64_t agent = 0;
+    std::uint64_t heartbeat = 0;
+    std::uint64_t since_ns = 0;
+    unsigned looks = 0;
+  } agent_seen;
   std::uint64_t last_look_ns = 0;
   /// Of one node's ring of events: the next ticket to look at, and 1 + the one that was not ready
   /// at the last tick.

@@ -138,7 +138,8 @@ std::uint64_t GlobalCache::evict_arrival(std::uint32_t segment) {
   SegmentState& state = memory_.state(segment);
   std::uint64_t number = state.arrivals_out.load(kRelaxed);
   do {
-    if (number >= state.arrivals_in.load(kRelaxed)) return 0;
+    // The difference, since a damaged count may come around to 0.
+    if (static_cast<std::int64_t>(state.arrivals_in.load(kRelaxed) - number) <= 0) return 0;
   } while (!state.arrivals_out.compare_exchange_weak(number, number + 1, kRelaxed));
   const Arrival arrival{memory_.arrival(segment, number).load(kAcquire)};
   std::uint64_t probation = state.probation.load(kRelaxed);

@@ -212,13 +212,16 @@ struct CacheArea {
 
 /// Log of purges, one ring per segment. A fill reads the log of its descriptor's segment, from the
 /// record that was next when it began. Records are read and written word by word; a reader that does
-/// not meet the sequence it looks for, before and after, counts as matched.
+/// not meet the sequence it looks for, before and after, or whose sum fails, counts as matched: a
+/// purger that was stopped in the middle may go on when the ring has come round, and write into the
+/// record of another one.
 inline constexpr std::uint32_t kPurgeRecords = 512;
 inline constexpr std::uint32_t kPurgePattern = 208;
 struct alignas(64) PurgeRecord {
   Word sequence;         // stored last; 0 = being written
   Word kind_and_length;  // length in the high half; > kPurgePattern: too long to keep, matches all
   std::array<Word, kPurgePattern / sizeof(Word)> pattern;
+  Word sum;  // XXH3 of all the others
 };
 static_assert(sizeof(PurgeRecord) == 256);
 struct PurgeLog {

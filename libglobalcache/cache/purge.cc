@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "libglobalcache/cache/checksum.h"
 #include "libglobalcache/cache/global_cache.h"
 
 namespace mcs::cache {
@@ -15,18 +16,30 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr auto kAcquire = std::memory_order_acquire;
 constexpr auto kRelease = std::memory_order_release;
 
+// As it is stored and read; `sum` covers all of it.
+struct PurgeWords {
+  std::uint64_t sequence = 0;
+  std::uint64_t kind_and_length = 0;
+  std::array<std::uint64_t, kPurgePattern / sizeof(Word)> pattern{};
+  std::uint64_t sum() const { return checksum(std::as_bytes(std::span(this, 1))); }
+};
+static_assert(sizeof(PurgeWords) == offsetof(PurgeRecord, sum));
+
 void write_record(PurgeRecord& record, std::uint64_t sequence, PurgeKind kind,
                   std::string_view pattern) {
   const std::size_t length = pattern.size() > kPurgePattern ? kPurgePattern + 1 : pattern.size();
+  PurgeWords words;
+  words.sequence = sequence;
+  words.kind_and_length =
+      (static_cast<std::uint64_t>(length) << 32) | static_cast<std::uint64_t>(kind);
+  std::memcpy(words.pattern.data(), pattern.data(), std::min<std::size_t>(length, kPurgePattern));
   record.sequence.store(0, kRelaxed);
   std::atomic_thread_fence(kRelease);
-  record.kind_and_length.store((static_cast<std::uint64_t>(length) << 32) |
-                                   static_cast<std::uint64_t>(kind), kRelaxed);
-  for (std::size_t at = 0; at < pattern.size() && at < kPurgePattern; at += sizeof(Word)) {
-    std::uint64_t word = 0;
-    std::memcpy(&word, pattern.data() + at, std::min(sizeof word, pattern.size() - at));
-    record.pattern[at / sizeof(Word)].store(word, kRelaxed);
+  record.kind_and_length.store(words.kind_and_length, kRelaxed);
+  for (std::size_t i = 0; i < words.pattern.size(); ++i) {
+    record.pattern[i].store(words.pattern[i], kRelaxed);
   }
+  record.sum.store(words.sum(), kRelaxed);
   record.sequence.store(sequence, kRelease);
 }
 
@@ -49,16 +62,23 @@ bool GlobalCache::purged_since(std::uint32_t segment, std::uint64_t sequence,
   if (memory_.lost(segment) || end - sequence > kPurgeRecords) return true;
   for (; sequence != end; ++sequence) {
     const PurgeRecord& record = log.records[sequence % kPurgeRecords];
-    if (record.sequence.load(kAcquire) != sequence) return true;
-    const std::uint64_t kind_and_length = record.kind_and_length.load(kRelaxed);
-    const std::uint64_t length = kind_and_length >> 32;
-    std::array<std::uint64_t, kPurgePattern / sizeof(Word)> words;
-    for (std::size_t i = 0; i < words.size(); ++i) words[i] = record.pattern[i].load(kRelaxed);
+    PurgeWords words;
+    words.sequence = record.sequence.load(kAcquire);
+    if (words.sequence != sequence) return true;
+    words.kind_and_length = record.kind_and_length.load(kRelaxed);
+    const std::uint64_t length = words.kind_and_length >> 32;
+    for (std::size_t i = 0; i < words.pattern.size(); ++i) {
+      words.pattern[i] = record.pattern[i].load(kRelaxed);
+    }
+    const std::uint64_t sum = record.sum.load(kRelaxed);
     std::atomic_thread_fence(kAcquire);
-    if (record.sequence.load(kRelaxed) != sequence || length > kPurgePattern) return true;
-    const auto kind = static_cast<PurgeKind>(kind_and_length & 0xffffffff);
-    if (purge_matches(kind, {reinterpret_cast<const char*>(words.data()), length}, whole_key,
-                      head)) {
+    if (record.sequence.load(kRelaxed) != sequence || sum != words.sum() ||
+        length > kPurgePattern) {
+      return true;
+    }
+    const auto kind = static_cast<PurgeKind>(words.kind_and_length & 0xffffffff);
+    if (purge_matches(kind, {reinterpret_cast<const char*>(words.pattern.data()), length},
+                      whole_key, head)) {
       return true;
     }
   }

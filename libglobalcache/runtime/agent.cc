@@ -45,19 +45,23 @@ std::string socket_path(const std::string& domain_path, std::uint32_t node) {
   return fmt::format("{}/agent.{}", domain_path, node);
 }
 
-// The number that a field of a file in /proc has, or `otherwise`.
-int proc_field(const std::string& path, const char* field, int otherwise) {
+// What a field of a file in /proc says; empty: nothing.
+std::string proc_text(const std::string& path, const char* field) {
   FILE* file = std::fopen(path.c_str(), "re");
-  if (file == nullptr) return otherwise;
+  if (file == nullptr) return {};
   char line[256];
-  int value = otherwise;
-  while (std::fgets(line, sizeof line, file) != nullptr) {
-    if (std::strncmp(line, field, std::strlen(field)) != 0) continue;
-    value = std::atoi(line + std::strlen(field));
-    break;
+  std::string text;
+  while (text.empty() && std::fgets(line, sizeof line, file) != nullptr) {
+    if (std::strncmp(line, field, std::strlen(field)) == 0) text = line + std::strlen(field);
   }
   std::fclose(file);
-  return value;
+  return text;
+}
+
+// The number that a field has, or `otherwise`.
+int proc_field(const std::string& path, const char* field, int otherwise) {
+  const std::string text = proc_text(path, field);
+  return text.empty() ? otherwise : std::atoi(text.c_str());
 }
 
 // What is behind a pidfd, as a number here: 0 if it cannot be seen from this pid namespace, -1 if it is
@@ -102,6 +106,21 @@ bool send_hello(const std::string& domain_path, std::uint32_t node, InstanceId i
   }
   if (pidfd >= 0) ::close(pidfd);
   return sent;
+}
+
+bool kill_instance(const Instance& viewer, InstanceId id) {
+  const Slot& their = viewer.slot(id.slot());
+  if (their.pid <= 1 || their.pid_namespace != viewer.own().pid_namespace) return false;
+  const int pidfd = static_cast<int>(::syscall(SYS_pidfd_open, their.pid, 0));
+  if (pidfd < 0) return errno == ESRCH;
+  // The number may be another one's by now, but not while the pidfd is open and this is so.
+  const bool is_it = process_start_time(their.pid) == their.started && !viewer.is_dead(id);
+  // One that is busy, with a long repair perhaps, is not hung.
+  const bool busy = proc_text(fmt::format("/proc/{}/status", their.pid), "State:").starts_with("\tR");
+  const bool killed = is_it && !busy && !is_traced(their.pid) &&
+                      ::syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, nullptr, 0) == 0;
+  ::close(pidfd);
+  return killed;
 }
 
 int open_agent_program() {
@@ -304,8 +323,12 @@ bool Agent::holds_too_long(std::uint32_t slot, Watched& watched, std::uint64_t n
 void Agent::end(std::uint32_t slot, const Watched& watched) {
   const int pid = pid_of(watched.pidfd);
   if (pid < 0) return;
-  // Its own node's agent may know it, and kill it.
-  if (watched.pidfd < 0 && instance_.slot(slot).node != instance_.node()) return;
+  // Its own node's agent may know it, and kill it, if there is one.
+  const std::uint32_t node = instance_.slot(slot).node;
+  if (watched.pidfd < 0 && node != instance_.node() &&
+      instance_.liveness().held(kAgentByte + node)) {
+    return;
+  }
   const bool traced = pid > 0 && is_traced(pid);
   if (pid > 0 && !traced &&
       (::syscall(SYS_pidfd_send_signal, watched.pidfd, SIGKILL, nullptr, 0) == 0 ||

@@ -32,6 +32,9 @@ bool send_hello(const std::string& domain_path, std::uint32_t node, InstanceId i
 /// and fork-safe. `program_fd` (from open_agent_program) may be -1: then the program is looked up.
 bool start_agent(int program_fd, const std::string& directory, const std::string& name,
                  std::uint32_t node, std::uint32_t hang_limit_ms);
+/// Kill the process of `id`, if it is of this pid namespace and neither traced nor running. False: it
+/// goes on.
+bool kill_instance(const Instance& viewer, InstanceId id);
 /// Open the agent program for start_agent; to be done while the process may still read it.
 int open_agent_program();
 

@@ -23,8 +23,8 @@ std::uint64_t pid_namespace() {
   return ::stat("/proc/self/ns/pid", &info) == 0 ? info.st_ino : 0;
 }
 
-std::uint64_t process_start_time() {
-  FILE* file = std::fopen("/proc/self/stat", "re");
+std::uint64_t start_time_in(const char* path) {
+  FILE* file = std::fopen(path, "re");
   if (file == nullptr) return 0;
   char line[1024];
   const std::size_t n = std::fread(line, 1, sizeof line - 1, file);
@@ -54,6 +54,10 @@ void pause_before_retry(unsigned attempt) {
 }
 
 }  // namespace
+
+std::uint64_t process_start_time(int pid) {
+  return start_time_in(fmt::format("/proc/{}/stat", pid).c_str());
+}
 
 std::uint64_t monotonic_ns() {
   timespec now{};
@@ -191,7 +195,7 @@ void Instance::introduce() {
   own.node = options_.node;
   own.pid = ::getpid();
   own.pid_namespace = pid_namespace();
-  own.started = process_start_time();
+  own.started = start_time_in("/proc/self/stat");
   own.joined_ms = wall_ms();
   std::snprintf(own.server, sizeof own.server, "%s", options_.server.c_str());
 }
@@ -279,6 +283,17 @@ void Instance::report_blocking(InstanceId holder) const {
     if (StateWord::incarnation(word) != holder.incarnation()) return;
     holder = InstanceId{their.recoverer.load(std::memory_order_acquire)};
   }
+}
+
+bool Instance::waits_for_the_expelled(InstanceId holder) const {
+  for (unsigned step = 0; step < 8 && holder.valid() && holder.slot() < slot_count_; ++step) {
+    if (!is_dead(holder)) return is_expelled(holder);
+    const SlotControl& their = control(holder.slot());
+    const std::uint64_t word = their.state.load(std::memory_order_acquire);
+    if (StateWord::incarnation(word) != holder.incarnation()) return false;
+    holder = InstanceId{their.recoverer.load(std::memory_order_acquire)};
+  }
+  return false;
 }
 
 bool Instance::expel(InstanceId id, const char* cause) {
@@ -565,10 +580,24 @@ void Instance::publish_event(Event&& fields) {
 void Instance::tick() {
   own_->heartbeat.fetch_add(1, std::memory_order_relaxed);
   std::uint64_t word = StateWord::make(InstanceState::kExpelled, id_.incarnation());
-  if (!expelled()) return;
+  // While one of its threads hangs with a lock held it would be expelled again and again.
+  if (!expelled() || holds_a_lock()) return;
   control(slot_number())
       .state.compare_exchange_strong(
           word, StateWord::make(InstanceState::kActive, id_.incarnation()));
+}
+
+bool Instance::holds_a_lock() const {
+  const bool op = std::any_of(own_->ops.begin(), own_->ops.end(), [&](const OpRecord& record) {
+    const LockRef ref{record.lock.load(std::memory_order_acquire)};
+    const OwnerLock* lock = ref.value == 0 ? nullptr : resolve_lock(ref);
+    return lock != nullptr && OwnerLock::owner(lock->load()) == id_;
+  });
+  return op || std::any_of(own_->mutexes.begin(), own_->mutexes.end(), [&](const Word& record) {
+    const LockRef ref{record.load(std::memory_order_acquire)};
+    const MutexCell* cell = ref.value == 0 ? nullptr : GlobalMutex::resolve(*this, ref);
+    return cell != nullptr && OwnerLock::owner(cell->owner.load(std::memory_order_acquire)) == id_;
+  });
 }
 
 Instance::Op::Op(Instance& instance) : instance_(instance) {
@@ -628,15 +657,18 @@ LockAnswer Instance::Op::lock(OwnerLock& lock, LockRef ref) {
       return LockAnswer::kLost;
     }
     const InstanceId holder = OwnerLock::owner(word);
-    if (attempt % 64 == 63 && holder != instance_.id_ && instance_.is_dead(holder)) {
-      // Our record must not name a lock that we only wait for while we recover somebody else.
-      record_->lock.store(0, std::memory_order_release);
-      instance_.recover(holder.slot(), "lock wait");
-      record_->lock.store(ref.value, std::memory_order_release);
-    } else if (attempt % 64 == 63) {
+    if (attempt % 64 == 63) {
       const std::uint64_t now = monotonic_ns();
       if (since == 0) since = now;
-      if (now - since > kBusyLimitNs || instance_.is_expelled(holder)) break;
+      // Also of the dead: whoever has to recover it may hang.
+      if (now - since > kBusyLimitNs) break;
+      if (holder != instance_.id_ && instance_.is_dead(holder)) {
+        // Our record must not name a lock that we only wait for while we recover somebody else.
+        record_->lock.store(0, std::memory_order_release);
+        instance_.recover(holder.slot(), "lock wait");
+        record_->lock.store(ref.value, std::memory_order_release);
+      }
+      if (instance_.waits_for_the_expelled(holder)) break;
     }
     pause_before_retry(attempt);
   }

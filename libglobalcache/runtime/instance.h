@@ -16,8 +16,9 @@
 //   1. its state = EXPELLED, one CAS; what waits for a lock of its goes without
 //   2. the component passes on its leases, each by one CAS on the word by which it would publish; done
 //      again by every agent, so that a death in between leaves none behind
-//   3. it comes back: no operation of its takes a lock, until its tick makes it ACTIVE again; what was
-//      passed on it finds in its own records. Or it dies, and is recovered like any other.
+//   3. it comes back: no operation of its takes a lock, until its tick makes it ACTIVE again, which it
+//      does when none of its threads holds one any more; what was passed on it finds in its own
+//      records. Or it dies, and is recovered like any other.
 // Model: docs/protocols/expulsion.pml.
 //
 // A joiner that finds no FREE slot may inherit a dead instance's: it takes the slot's liveness byte,
@@ -182,7 +183,7 @@ class Instance {
   /// Look at every slot; recover the dead. Returns how many were recovered.
   unsigned recover_all(const char* cause);
 
-  /// Count the heartbeat; come back if this instance was expelled.
+  /// Count the heartbeat; come back if this instance was expelled and holds no lock.
   void tick();
 
   EventRing& events(std::uint32_t node) const;
@@ -201,6 +202,9 @@ class Instance {
   bool inherit(std::uint32_t slot);
   void introduce();
   bool holds_nothing(const DeadInstance& dead) const;
+  bool holds_a_lock() const;
+  /// Whether `holder` is expelled, or is dead and whoever has to recover it is.
+  bool waits_for_the_expelled(InstanceId holder) const;
   void forget_components(const DeadInstance& dead);
   void fill_event(Event& event, const DeadInstance& dead, const RecoveryCounts& counts,
                   const char* cause, std::uint64_t detected_ns, std::uint64_t agreed_ns) const;
@@ -224,6 +228,9 @@ class Instance {
   std::vector<std::atomic<bool>> recovering_;  // by slot; likewise
   std::atomic<std::uint32_t> free_mutex_records_{(1U << kHeldMutexes) - 1};
 };
+
+/// Slot.started of the process that has this number here; 0: unknown.
+std::uint64_t process_start_time(int pid);
 
 /// CLOCK_MONOTONIC in ns; CLOCK_REALTIME_COARSE in ms, which is behind by a timer tick at most, as
 /// files' times are, and costs a hit a quarter of the exact clock.

@@ -15,6 +15,7 @@
 #include <ctime>
 #include <random>
 #include <thread>
+#include <utility>
 
 #include "loadtest/bench/internal/crowd.h"
 #include "loadtest/bench/plot.h"
@@ -25,6 +26,7 @@ namespace mcs::loadtest {
 namespace {
 
 constexpr std::uint32_t kLookups = 2000;             // of a victim, before it is killed
+constexpr std::uint32_t kLookupsWhileKilling = 50;
 constexpr std::uint64_t kLookupIntervalNs = 50'000;  // of the survivor
 constexpr std::uint64_t kKillIntervalNs = 10'000'000;
 
@@ -37,6 +39,10 @@ struct Row {
   Histogram repair;  // from then to recovered
   double p999_ratio = 0;
   std::uint64_t survivor_max_ns = 0;
+  double control_ratio = 0;  // of kills that have nothing to do with the domain
+  std::uint64_t control_max_ns = 0;
+  std::uint64_t calm_p999_ns = 0;
+  std::uint64_t calm_max_ns = 0;
 };
 
 double ms(std::uint64_t ns) { return static_cast<double>(ns) / 1e6; }
@@ -104,7 +110,8 @@ Histogram look_up(Crowd& crowd, std::chrono::milliseconds duration, std::uint64_
   return latencies;
 }
 
-// The survivor has a processor of its own, as a server's worker would; all others share the rest.
+// The survivor has a processor of its own, as a server's worker would; all others share the rest
+// (unless mixed).
 void bind_to(int cpu) {
   cpu_set_t set;
   CPU_ZERO(&set);
@@ -114,45 +121,65 @@ void bind_to(int cpu) {
   sched_setscheduler(0, SCHED_FIFO, &priority);  // if permitted
 }
 
+Result<Histogram> look_up_while_killing(Crowd& crowd, const Row& row, Victim kind,
+                                        std::chrono::milliseconds duration, std::uint64_t seed) {
+  Histogram latencies;
+  std::atomic<bool> done{false};
+  std::thread survivor([&] {
+    bind_to(Crowd::kSurvivorsCpu);
+    latencies = look_up(crowd, duration, seed);
+    done = true;
+  });
+  std::vector<pid_t> pids;
+  Result<void> killed;
+  for (std::uint64_t due = runtime::monotonic_ns(); !done; due += kKillIntervalNs) {
+    auto next = crowd.bring(1, row.pins, kLookupsWhileKilling, kind);
+    if (!next) {
+      killed = tl::unexpected(next.error());
+      break;
+    }
+    while (runtime::monotonic_ns() < due) ::usleep(100);
+    ::kill(next->front(), SIGKILL);
+    pids.push_back(next->front());
+    due = std::max(due, runtime::monotonic_ns() - kKillIntervalNs);
+  }
+  survivor.join();
+  if (!killed) return tl::unexpected(killed.error());
+  if (kind == Victim::kMember) {
+    pids.erase(pids.begin(), pids.end() - std::min<std::ptrdiff_t>(100, std::ssize(pids)));
+    if (const auto all = crowd.recovered_at(pids); !all) return tl::unexpected(all.error());
+  }
+  return latencies;
+}
+
 Result<void> measure_survivor(Crowd& crowd, Row& row, bool quick, std::uint64_t seed) {
   const std::chrono::milliseconds duration(quick ? 500 : 2000);
   Histogram calm;
   Histogram busy;
-  std::atomic<bool> done{false};
-  Result<void> killer_result;
-  // One of each in turn, so that both see the same machine.
+  Histogram control;
+  // One of each in turn, so that all see the same machine.
   for (int turn = 0; turn < 2; ++turn) {
     std::thread quiet([&] {
-      bind_to(0);
+      bind_to(Crowd::kSurvivorsCpu);
       calm.merge(look_up(crowd, duration, seed));
     });
     quiet.join();
-    done = false;
-    std::thread survivor([&] {
-      bind_to(0);
-      busy.merge(look_up(crowd, duration, seed));
-      done = true;
-    });
-    std::vector<pid_t> pids;
-    for (std::uint64_t due = runtime::monotonic_ns(); !done; due += kKillIntervalNs) {
-      auto next = crowd.bring(1, row.pins, 50);
-      if (!next) {
-        killer_result = tl::unexpected(next.error());
-        break;
-      }
-      while (runtime::monotonic_ns() < due) ::usleep(100);
-      ::kill(next->front(), SIGKILL);
-      pids.push_back(next->front());
-      due = std::max(due, runtime::monotonic_ns() - kKillIntervalNs);
+    for (const auto& [kind, latencies] :
+         {std::pair{Victim::kMember, &busy}, std::pair{Victim::kControl, &control}}) {
+      auto measured = look_up_while_killing(crowd, row, kind, duration, seed);
+      if (!measured) return tl::unexpected(measured.error());
+      latencies->merge(*measured);
     }
-    survivor.join();
-    if (!killer_result) return killer_result;
-    pids.erase(pids.begin(), pids.end() - std::min<std::ptrdiff_t>(100, std::ssize(pids)));
-    if (const auto all = crowd.recovered_at(pids); !all) return tl::unexpected(all.error());
   }
-  row.p999_ratio = static_cast<double>(busy.percentile(0.999)) /
-                   static_cast<double>(std::max<std::uint64_t>(1, calm.percentile(0.999)));
+  row.calm_p999_ns = std::max<std::uint64_t>(1, calm.percentile(0.999));
+  row.calm_max_ns = calm.max();
+  const auto ratio = [&](const Histogram& of) {
+    return static_cast<double>(of.percentile(0.999)) / static_cast<double>(row.calm_p999_ns);
+  };
+  row.p999_ratio = ratio(busy);
   row.survivor_max_ns = busy.max();
+  row.control_ratio = ratio(control);
+  row.control_max_ns = control.max();
   return {};
 }
 
@@ -166,16 +193,21 @@ nlohmann::json row_json(const Row& row) {
           {"repair_ms_p50", ms(row.repair.percentile(0.5))},
           {"repair_ms_p99", ms(row.repair.percentile(0.99))},
           {"survivor_p999_ratio", row.p999_ratio},
-          {"survivor_max_ms", ms(row.survivor_max_ns)}};
+          {"survivor_max_ms", ms(row.survivor_max_ns)},
+          {"control_p999_ratio", row.control_ratio},
+          {"control_max_ms", ms(row.control_max_ns)},
+          {"calm_p999_ms", ms(row.calm_p999_ns)},
+          {"calm_max_ms", ms(row.calm_max_ns)}};
 }
 
 void print(const Row& row) {
   std::fputs(fmt::format("{:>9} {:>6} {:>7} {:>5} {:>8.2f} {:>8.2f} {:>9.3f} {:>9.3f} {:>10.2f} "
-                         "{:>9.3f}\n",
+                         "{:>9.3f} {:>10.2f} {:>9.3f}\n",
                          row.entries, row.pins, row.deaths, row.huge_pages ? "yes" : "no",
                          ms(row.notice.percentile(0.5)), ms(row.notice.percentile(0.99)),
                          ms(row.repair.percentile(0.5)), ms(row.repair.percentile(0.99)),
-                         row.p999_ratio, ms(row.survivor_max_ns))
+                         row.p999_ratio, ms(row.survivor_max_ns), row.control_ratio,
+                         ms(row.control_max_ns))
                  .c_str(),
              stdout);
   std::fflush(stdout);
@@ -197,6 +229,9 @@ void RecoveryBenchmark::add_options(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--rounds", rounds_, "Rounds of each row")->check(CLI::Range(1, 10'000));
   app.add_flag("--huge-pages", huge_pages_, "The domain on a tmpfs with huge pages (root only)");
+  app.add_flag("--mixed", mixed_,
+               "Victims and the agent also on the survivor's processor, where its lookups wait for the "
+               "kernel to take a dead process down");
   app.add_option("--svg", svg_, "Write a plot to FILE");
 }
 
@@ -204,12 +239,12 @@ Result<nlohmann::json> RecoveryBenchmark::run(const std::atomic<bool>& interrupt
   std::vector<std::uint64_t> sizes(entries_.begin(), entries_.end());
   if (sizes.empty()) sizes = {10'000, 100'000, 1'000'000};
   if (entries_.empty() && !quick) sizes.push_back(10'000'000);
-  const int rounds = rounds_ > 0 ? rounds_ : (quick ? 5 : 40);
-  std::fputs(fmt::format("{:>9} {:>6} {:>7} {:>5} {:>17} {:>19} {:>20}\n{:>9} {:>6} {:>7} {:>5} "
-                         "{:>8} {:>8} {:>9} {:>9} {:>10} {:>9}\n",
-                         "", "", "", "huge", "notice ms", "repair ms", "survivor lookups", "entries",
-                         "pins", "deaths", "pages", "p50", "p99", "p50", "p99", "p99.9 x",
-                         "max ms")
+  const int rounds = rounds_ > 0 ? rounds_ : (quick ? 5 : 200);
+  std::fputs(fmt::format("{:>9} {:>6} {:>7} {:>5} {:>17} {:>19} {:>20} {:>20}\n{:>9} {:>6} {:>7} "
+                         "{:>5} {:>8} {:>8} {:>9} {:>9} {:>10} {:>9} {:>10} {:>9}\n",
+                         "", "", "", "huge", "notice ms", "repair ms", "survivor lookups",
+                         "others' kills", "entries", "pins", "deaths", "pages", "p50", "p99", "p50",
+                         "p99", "p99.9 x", "max ms", "p99.9 x", "max ms")
                  .c_str(),
              stdout);
   std::vector<Row> rows;
@@ -218,6 +253,7 @@ Result<nlohmann::json> RecoveryBenchmark::run(const std::atomic<bool>& interrupt
     options.entries = entries;
     options.most_pins = *std::max_element(pins_.begin(), pins_.end());
     options.huge_pages = huge_pages_;
+    options.apart = !mixed_;
     auto crowd = Crowd::gather(options);
     if (!crowd) return tl::unexpected(crowd.error());
     for (const std::uint32_t pins : pins_) {

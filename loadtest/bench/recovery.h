@@ -20,7 +20,8 @@ class RecoveryBenchmark : public Benchmark {
   std::vector<uint64_t> entries_;  // empty: 10^4, 10^5, 10^6, and 10^7 unless quick
   std::vector<uint32_t> pins_ = {0, 64, 4096};
   std::vector<uint32_t> deaths_ = {1, 8, 32};
-  int rounds_ = 0;  // 0: 5 when quick, else 40
+  int rounds_ = 0;  // 0: 5 when quick, else 200
+  bool mixed_ = false;
   bool huge_pages_ = false;
   std::string svg_;
 };

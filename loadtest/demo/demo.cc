@@ -122,14 +122,14 @@ Result<void> Demo::prepare() {
 Result<void> Demo::start_servers() {
   NginxOptions nginx;
   nginx.document_root = site_->root();
-  nginx.workers = 2;
+  nginx.workers = std::max(2, options_.at_once * 3 / 4);
   nginx.mcs = mcs_options(0);
   nginx_ = std::make_unique<NginxServer>(nginx);
 
   HttpdOptions httpd;
   httpd.document_root = site_->root();
   httpd.mpm = "event";
-  httpd.workers = 4;
+  httpd.workers = std::max(4, options_.at_once / 4 + 4);
   // More threads in each child than there are clients: the event MPM closes idle connections when
   // all threads of a child are busy, which a client could not tell from a fault.
   httpd.threads_per_child = std::max(64, 2 * options_.connections + 16);
@@ -197,7 +197,7 @@ Result<void> Demo::load() {
   });
   auto wrk_started = start_wrk();
   if (wrk_started) {
-    killer_->start(milliseconds(options_.kill_interval_ms));
+    killer_->start(milliseconds(options_.kill_interval_ms), static_cast<size_t>(options_.at_once));
     const auto begin = std::chrono::steady_clock::now();
     const auto end = begin + std::chrono::seconds(options_.seconds);
     for (auto next = begin; !interrupted_;) {

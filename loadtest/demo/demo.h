@@ -17,6 +17,7 @@ namespace mcs::loadtest {
 struct DemoOptions {
   int seconds = 60;
   int kill_interval_ms = 200;
+  int at_once = 1;  // more: up to so many each time, at random times, of so many more workers
   double load = 20;
   int connections = 16;  // of the checking client and of wrk, per server each
   uint64_t seed = 1;

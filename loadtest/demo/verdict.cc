@@ -152,6 +152,7 @@ nlohmann::json to_json(const DemoOptions& options, const DemoRun& run, const Dem
           {"ok", verdict.good(run)},
           {"seconds", run.client.seconds},
           {"seed", options.seed},
+          {"at_once", options.at_once},
           {"interrupted", run.interrupted},
           {"kills_by_server", kills_by_server},
           {"missed_kills", run.missed_kills},

@@ -8,7 +8,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <iterator>
+#include <memory>
 #include <numeric>
+#include <utility>
 
 #include "loadtest/harness/proc_info.h"
 #include "loadtest/harness/process.h"
@@ -89,10 +92,65 @@ Result<KillRecord> WorkerKiller::kill_one() {
   return fail("no server has a worker");
 }
 
-void WorkerKiller::start(milliseconds interval) {
+Result<std::vector<KillRecord>> WorkerKiller::kill_several(size_t most) {
+  std::vector<std::pair<size_t, pid_t>> workers;
+  for (size_t target = 0; target < targets_.size(); ++target) {
+    for (const pid_t pid : targets_[target].workers()) {
+      workers.emplace_back(target, pid);
+    }
+  }
+  std::shuffle(workers.begin(), workers.end(), random_);
+  workers.resize(std::min(workers.size(), most));
+  struct Victim {
+    std::unique_ptr<PidFd> process;
+    KillRecord record;
+  };
+  std::vector<Victim> victims;
+  for (const auto& [target, pid] : workers) {
+    Victim victim{std::make_unique<PidFd>(pid), {}};
+    victim.record.target = static_cast<int>(target);
+    victim.record.pid = pid;
+    if (victim.process->get() >= 0 && victim.process->send(SIGSTOP)) {
+      victims.push_back(std::move(victim));
+    }
+  }
+  // All of them stand still before anybody looks at what they hold.
+  std::erase_if(victims, [](Victim& victim) {
+    if (!wait_until([&] { return all_threads_stopped(victim.record.pid); }, kStopTimeout)) {
+      victim.process->send(SIGCONT);
+      return true;
+    }
+    victim.record.stopped_ns = monotonic_ns();
+    auto held = held_connections(victim.record.pid, victim.process->get());
+    if (!held) {
+      victim.process->send(SIGCONT);
+      return true;
+    }
+    victim.record.held = std::move(*held);
+    return false;
+  });
+  if (victims.empty()) {
+    return fail("no server has a worker that could be stopped");
+  }
+  for (Victim& victim : victims) {
+    victim.record.killed_ns = monotonic_ns();
+    victim.process->send(SIGKILL);
+  }
+  std::vector<KillRecord> records;
+  for (Victim& victim : victims) {
+    pollfd death{victim.process->get(), POLLIN, 0};
+    if (poll(&death, 1, kNoticeTimeoutMs) == 1) {
+      victim.record.notice_ns = monotonic_ns();
+    }
+    records.push_back(std::move(victim.record));
+  }
+  return records;
+}
+
+void WorkerKiller::start(milliseconds interval, size_t at_once) {
   stop();
   stopping_ = false;
-  thread_ = std::thread([this, interval] { run(interval); });
+  thread_ = std::thread([this, interval, at_once] { run(interval, at_once); });
 }
 
 void WorkerKiller::stop() {
@@ -106,21 +164,38 @@ void WorkerKiller::stop() {
   }
 }
 
-void WorkerKiller::run(milliseconds interval) {
-  auto next = std::chrono::steady_clock::now() + interval;
+void WorkerKiller::run(milliseconds interval, size_t at_once) {
+  const auto pause = [&] {
+    return at_once == 1 ? interval
+                        : milliseconds(std::uniform_int_distribution<milliseconds::rep>(
+                              1, 2 * interval.count())(random_));
+  };
+  auto next = std::chrono::steady_clock::now() + pause();
   std::unique_lock lock(mutex_);
   while (!wake_.wait_until(lock, next, [this] { return stopping_; })) {
-    next += interval;
+    next += pause();
     lock.unlock();
-    auto record = kill_one();
-    lock.lock();
-    if (record) {
-      records_.push_back(std::move(*record));
-      ++kills_;
+    std::vector<KillRecord> killed;
+    std::string error;
+    if (at_once == 1) {
+      if (auto record = kill_one()) {
+        killed.push_back(std::move(*record));
+      } else {
+        error = record.error().message;
+      }
+    } else if (auto several = kill_several(
+                   std::uniform_int_distribution<size_t>(1, at_once)(random_))) {
+      killed = std::move(*several);
     } else {
-      last_error_ = record.error().message;
+      error = several.error().message;
+    }
+    lock.lock();
+    if (killed.empty()) {
+      last_error_ = error;
       ++missed_;
     }
+    kills_ += killed.size();
+    std::move(killed.begin(), killed.end(), std::back_inserter(records_));
   }
 }
 

@@ -49,10 +49,13 @@ class WorkerKiller {
   // One kill now: a random target, then a random worker of it. An Error when there is no worker or
   // its sockets cannot be read (then it goes on unharmed).
   Result<KillRecord> kill_one();
+  // Up to `most` random workers of all targets at the same time. An Error when there is none.
+  Result<std::vector<KillRecord>> kill_several(size_t most);
 
   // Kills every `interval` in a thread of its own until stop(). A tick without a victim is counted,
-  // not made up for.
-  void start(std::chrono::milliseconds interval);
+  // not made up for. With `at_once` above 1 a random number up to that each time, and after a random
+  // time of `interval` in the mean.
+  void start(std::chrono::milliseconds interval, size_t at_once = 1);
   void stop();
 
   // Kills so far; readable while the thread runs.
@@ -64,7 +67,7 @@ class WorkerKiller {
   const std::vector<KillRecord>& records() const { return records_; }
 
  private:
-  void run(std::chrono::milliseconds interval);
+  void run(std::chrono::milliseconds interval, size_t at_once);
 
   std::vector<KillTarget> targets_;
   Random random_;

@@ -4,9 +4,11 @@
 #include <grp.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/ptrace.h>
 #include <sys/statvfs.h>
 
 #include <atomic>
+#include <csignal>
 #include <cstring>
 #include <fstream>
 #include <thread>
@@ -371,6 +373,43 @@ TEST_F(DomainTest, WhatAKilledCreatorLeftIsRemovedAndALivingOneIsLeftAlone) {
   EXPECT_TRUE(std::filesystem::exists(living + "/segment.0.1"));
   ::close(marker);
 }
+
+/// Whoever makes a domain is nobody's member yet, and others need not wait for it.
+class StoppedCreatorTest : public DomainTest, public testing::WithParamInterface<bool> {};
+
+TEST_P(StoppedCreatorTest, AnotherOneMakesTheDomainAndItFindsThat) {
+  const pid_t creator = ::fork();
+  ASSERT_GE(creator, 0);
+  if (creator == 0) {
+    const auto made = Domain::create(spec("d", 2), geometry(), [](Segment& segment) {
+      format(segment);
+      if (segment.node() == 0) ::raise(SIGSTOP);
+    });
+    const bool exists = !made && made.error().code == ErrorCode::kExists;
+    ::_exit(exists && open("d") ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(creator, &status, WUNTRACED), creator);
+  ASSERT_TRUE(WIFSTOPPED(status));
+  if (GetParam()) {
+    ASSERT_EQ(::ptrace(PTRACE_SEIZE, creator, nullptr, nullptr), 0);
+    ASSERT_EQ(::waitpid(creator, &status, __WALL), creator);
+  }
+  EXPECT_FALSE(open("d"));
+  make("d", 2);
+  EXPECT_TRUE(open("d"));
+  if (GetParam()) {
+    ASSERT_EQ(::ptrace(PTRACE_DETACH, creator, nullptr, nullptr), 0);
+  }
+  ::kill(creator, SIGCONT);
+  ASSERT_EQ(::waitpid(creator, &status, 0), creator);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  EXPECT_EQ(names_in_directory().size(), 1U) << "nothing of its own is left";
+}
+
+INSTANTIATE_TEST_SUITE_P(Stopped, StoppedCreatorTest, testing::Bool(), [](const auto& traced) {
+  return traced.param ? std::string("Traced") : std::string("Untraced");
+});
 
 TEST_F(DomainTest, AHalfMadeDomainIsNeverFound) {
   constexpr int kRounds = 20;

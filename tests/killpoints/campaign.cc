@@ -2,6 +2,7 @@
 #include "tests/killpoints/campaign.h"
 
 #include <fmt/format.h>
+#include <xxhash.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -40,25 +41,32 @@ CampaignResult Campaign::run() {
     }
   }
   std::vector<Case> possible;
-  for (const Case& wanted : cases) {
+  result_.next_case = result_.cases = cases.size();
+  for (std::uint64_t number = options_.from_case; number < cases.size(); ++number) {
+    const Case& wanted = cases[number];
+    const std::uint64_t from = number == options_.from_case ? options_.from_kill : 0;
     if (time_is_up() && !options_.all_distinct) {
-      result_.complete = false;
+      stop_at(number, from);
       break;
     }
     if (!prepare(wanted)) continue;
     possible.push_back(wanted);
-    if (options_.exhaustive) {
-      kill_everywhere();
+    if (options_.all_pairs) {
+      kill_all_pairs(number, from);
+    } else if (options_.exhaustive) {
+      kill_everywhere(number, from);
     } else {
       kill_at_distinct_points();
     }
     world_.restore(snapshot_);
+    if (result_.next_case == number) break;
   }
   const auto enough = [&] {
     return time_is_up() || (options_.pairs > 0 && result_.double_kills >= options_.pairs) ||
            (options_.pairs == 0 && options_.seconds == 0 && options_.max_points == 0);
   };
-  while (!options_.exhaustive && !possible.empty() && !enough()) {
+  const bool sampled = !options_.exhaustive && !options_.all_pairs;
+  while (sampled && !possible.empty() && !enough()) {
     // Class by class, since building one takes longer than a run.
     std::shuffle(possible.begin(), possible.end(), random_);
     std::stable_sort(possible.begin(), possible.end(),
@@ -135,16 +143,86 @@ void Campaign::count(const Outcome& outcome) {
   ++result_.operations[operation_->name];
 }
 
-void Campaign::kill_at_distinct_points() {
-  learn();
-  // Of the times that a store of the program is performed, any one.
+// One kill for each store of the program among the first `stores` of the trace: of the times that it is
+// performed, any one.
+std::vector<std::uint64_t> Campaign::distinct_kills(std::mt19937_64& random,
+                                                    std::uint64_t stores) const {
   std::map<std::uint64_t, std::pair<std::uint64_t, std::uint64_t>> chosen;
-  for (std::uint64_t kill = 1; kill <= trace_.size(); ++kill) {
+  for (std::uint64_t kill = 1; kill <= std::min<std::uint64_t>(stores, trace_.size()); ++kill) {
     auto& [times, one_of_them] = chosen[trace_[kill - 1]];
-    if (random_() % ++times == 0) one_of_them = kill;
+    if (random() % ++times == 0) one_of_them = kill;
   }
   std::vector<std::uint64_t> kills;
   for (const auto& [place, choice] : chosen) kills.push_back(choice.second);
+  return kills;
+}
+
+void Campaign::stop_at(std::uint64_t number, std::uint64_t kill) {
+  result_.complete = false;
+  result_.next_case = number;
+  result_.next_kill = kill;
+}
+
+// All that decides how the others go on. Not the history of events, which has times in it, nor payload:
+// what nobody sealed is not read.
+std::uint64_t Campaign::fingerprint() const {
+  const WorldState& state = world_.state();
+  std::uint64_t print = 0;
+  const auto add = [&](const void* from, std::size_t n) {
+    print = XXH3_64bits_withSeed(from, n, print);
+  };
+  const auto r = runtime::RuntimeGeometry::load(state.domain->header().user);
+  for (std::uint32_t node = 0; node < state.domain->node_count(); ++node) {
+    const gsm::Segment& segment = state.domain->segment(node);
+    const auto* at = reinterpret_cast<const unsigned char*>(segment.metadata());
+    const std::uint64_t after = r.events + sizeof(runtime::EventRing);
+    add(at, r.events);
+    add(at + after, segment.header().meta_bytes - after);
+  }
+  add(state.allowed.data(), sizeof state.allowed);
+  add(state.begun.data(), sizeof state.begun);
+  add(state.gone.data(), sizeof state.gone);
+  add(state.committed.data(), sizeof state.committed);
+  add(state.older.data(), sizeof state.older);
+  add(state.target_older.data(), sizeof state.target_older);
+  const std::uint64_t words[] = {state.waited.value, state.waiter, state.woken, state.counted,
+                                 state.counting, state.hit_count};
+  add(words, sizeof words);
+  return print;
+}
+
+// Every distinct point, before and after survivors work, and with each of them every distinct store of
+// whoever recovers.
+void Campaign::kill_all_pairs(std::uint64_t number, std::uint64_t from) {
+  // The same choice in a run that goes on where another one stopped.
+  std::mt19937_64 random(options_.seed * 1000003 + number);
+  const Outcome whole = learn();
+  std::vector<std::uint64_t> kills = distinct_kills(random, whole.stores);
+  kills.push_back(~0ULL);
+  seen_.clear();
+  for (std::uint64_t i = 0; i < kills.size(); ++i) {
+    std::mt19937_64 of_this(options_.seed * 1000003 + number * 10007 + i);
+    if (i < from) continue;
+    for (const bool eager : {false, true}) {
+      if (time_is_up()) return stop_at(number, i);
+      trace_recovery_ = true;
+      const Outcome outcome = one(kills[i], 0, eager);
+      trace_recovery_ = false;
+      count(outcome);
+      for (const std::uint64_t second : distinct_kills(of_this, outcome.recovery_stores)) {
+        if (time_is_up()) return stop_at(number, i);
+        skip_seen_ = true;
+        one(kills[i], second, eager);
+        skip_seen_ = false;
+      }
+    }
+  }
+  check_harness();
+}
+
+void Campaign::kill_at_distinct_points() {
+  const Outcome whole = learn();
+  std::vector<std::uint64_t> kills = distinct_kills(random_, whole.stores);
   // The last point is the finished operation, whose process dies before it does anything else.
   kills.push_back(~0ULL);
   for (const std::uint64_t kill : kills) {
@@ -157,20 +235,20 @@ void Campaign::kill_at_distinct_points() {
   check_harness();
 }
 
-void Campaign::kill_everywhere() {
+void Campaign::kill_everywhere(std::uint64_t number, std::uint64_t from) {
   const Outcome whole = learn();
-  for (std::uint64_t kill = 1; kill <= whole.stores + 1; ++kill) {
+  seen_.clear();
+  for (std::uint64_t kill = std::max<std::uint64_t>(1, from); kill <= whole.stores + 1; ++kill) {
     const std::uint64_t at = kill > whole.stores ? ~0ULL : kill;
     for (const bool eager : {false, true}) {
-      if (time_is_up()) {
-        result_.complete = false;
-        return;
-      }
+      if (time_is_up()) return stop_at(number, kill);
       const Outcome outcome = one(at, 0, eager);
       count(outcome);
-      for (std::uint64_t second = 1; second <= outcome.recovery_stores && !time_is_up();
-           ++second) {
+      for (std::uint64_t second = 1; second <= outcome.recovery_stores; ++second) {
+        if (time_is_up()) return stop_at(number, kill);
+        skip_seen_ = true;
         one(at, second, eager);
+        skip_seen_ = false;
       }
     }
     if (kill % 500 == 0) check_harness();
@@ -362,10 +440,16 @@ void Campaign::aftermath(Outcome& outcome, std::uint64_t second, bool eager) {
     world_.member(m).instance->recover_all("test");
     world_.pass_on(m);
   };
+  if (trace_recovery_) {
+    trace_.resize(kMostStores);
+    hooks.trace = trace_.data();
+    hooks.trace_size = trace_.size();
+  }
   hooks.stores = 0;
   hooks.kill_before = second;
   const ActorEnd end = run_actor(m, recover);
   hooks.kill_before = 0;
+  hooks.trace_size = 0;
   outcome.recovery_stores = hooks.stores;
   outcome.second_killed = end == ActorEnd::kKilled;
   outcome.second_where = hooks.last;
@@ -376,6 +460,10 @@ void Campaign::aftermath(Outcome& outcome, std::uint64_t second, bool eager) {
   if (end == ActorEnd::kKilled) {
     drop_delayed();
     world_.declare_dead(m);
+    if (skip_seen_ && !seen_.insert(fingerprint() * 2 + (eager ? 1 : 0)).second) {
+      ++result_.same;
+      return;
+    }
     survivors.erase(survivors.begin());
     m = survivor();
     if (world_.violated()) return;
@@ -472,6 +560,10 @@ std::string Campaign::json(const CampaignResult& result) {
   out["leaked_bytes"] = result.leaked_bytes;
   out["seconds"] = result.seconds;
   out["complete"] = result.complete;
+  out["cases"] = result.cases;
+  out["next_case"] = result.next_case;
+  out["next_kill"] = result.next_kill;
+  out["same_states"] = result.same;
   out["reports"] = result.reports;
   return out.dump(2);
 }

@@ -23,6 +23,9 @@ struct CampaignOptions {
   std::uint64_t max_points = 0;   // 0: no limit
   std::uint64_t pairs = 0;        // stop after so many second kills; 0: none unless `seconds` is given
   bool exhaustive = false;        // every occurrence, both orders, and every second kill
+  bool all_pairs = false;         // every distinct point with every distinct store of its recovery
+  std::uint64_t from_case = 0;    // where an earlier run came to its end: CampaignResult.next_…
+  std::uint64_t from_kill = 0;
   std::string only_operation;     // empty: all
   std::string only_state;
   bool stop_at_violation = false;
@@ -40,6 +43,12 @@ struct CampaignResult {
   std::uint64_t leaked_bytes = 0;
   double seconds = 0;
   bool complete = true;                             // all distinct points were tried
+  // With all_pairs and exhaustive: where the time was up, and how many second kills left a state in
+  // which the others have been seen to go on already.
+  std::uint64_t next_case = 0;
+  std::uint64_t next_kill = 0;
+  std::uint64_t cases = 0;
+  std::uint64_t same = 0;
   std::map<std::string, std::uint64_t> operations;  // name: points
   // Operation, class of starting states, store.
   std::set<std::tuple<std::string, std::string, std::uint64_t>> distinct;
@@ -77,7 +86,11 @@ class Campaign {
   void try_all(std::vector<Case>& cases, bool distinct_points);
   bool prepare(const Case& wanted);
   void kill_at_distinct_points();
-  void kill_everywhere();
+  void kill_everywhere(std::uint64_t number, std::uint64_t from);
+  void stop_at(std::uint64_t number, std::uint64_t kill);
+  void kill_all_pairs(std::uint64_t number, std::uint64_t from);
+  std::vector<std::uint64_t> distinct_kills(std::mt19937_64& random, std::uint64_t stores) const;
+  std::uint64_t fingerprint() const;
   void kill_twice(unsigned times);
   Outcome learn();
   Outcome one(std::uint64_t kill, std::uint64_t second, bool eager);
@@ -104,6 +117,10 @@ class Campaign {
   const StartState* built_ = nullptr;
   World::Snapshot snapshot_;
   std::vector<std::uint64_t> trace_;  // which store of the program each of the operation's is
+  bool trace_recovery_ = false;       // … or of its recoverer's
+  // What memory looked like when a second one died; no use in seeing how it goes on from there twice.
+  std::set<std::uint64_t> seen_;
+  bool skip_seen_ = false;
   std::set<unsigned> keys_;       // ever stored in this world
   std::set<unsigned> must_hit_;   // there before and after the operation
 };

@@ -13,6 +13,28 @@ constexpr std::uint64_t kStepLimit = 6000000;
 constexpr std::size_t kReports = 40;
 constexpr unsigned kSecondThread = 8;  // actor that plays the second thread of a process
 
+// Pairs that have shown a mistake, or that alone can show one: in every run, and with every schedule of
+// one preemption.
+struct KnownPair {
+  const char* a;
+  const char* b;
+  const char* state;
+};
+constexpr KnownPair kKnownPairs[] = {
+    // An orphan was not adopted while whoever made it one was just unlinking it.
+    {"purge key", "tick", "limbo full"},
+    // An entry that was passed on while its owner was recovered belonged to nobody.
+    {"pass on", "recover", "dead expelled"},
+    // Whose fill has ended reads the waiters' bits of the next one that has the descriptor.
+    {"fill commit awaited", "purge and fill", "all descriptors"},
+};
+
+bool is_known(const std::string& a, const std::string& b, const std::string& state) {
+  return std::any_of(std::begin(kKnownPairs), std::end(kKnownPairs), [&](const KnownPair& known) {
+    return state == known.state && ((a == known.a && b == known.b) || (a == known.b && b == known.a));
+  });
+}
+
 }  // namespace
 
 Explorer* Explorer::current_ = nullptr;
@@ -64,6 +86,9 @@ ExploreResult Explorer::run() {
     std::stable_sort(pairs.begin(), pairs.end(),
                      [](const Pair& x, const Pair& y) { return x.start < y.start; });
   }
+  std::stable_partition(pairs.begin(), pairs.end(), [](const Pair& pair) {
+    return is_known(pair.a->name, pair.b->name, pair.start->name);
+  });
   World::Snapshot fresh;
   const StartState* built = nullptr;
   for (const Pair& pair : pairs) {
@@ -265,6 +290,16 @@ void Explorer::run_pair(const StartState& start, const Operation& a, const Opera
   };
   const std::uint64_t total = instants[0] * (instants[1] + 1) + instants[1] * (instants[0] + 1);
   const bool all = options_.exhaustive || total <= options_.schedules_per_pair;
+  if (!all && is_known(a.name, b.name, start.name)) {
+    for (const unsigned first : {0U, 1U}) {
+      for (std::uint64_t i = 1; i <= instants[first]; ++i) {
+        Plan plan;
+        plan.first = first;
+        plan.switches = {i};
+        schedule(plan);
+      }
+    }
+  }
   for (std::uint64_t i = 0; i < (all ? total : options_.schedules_per_pair); ++i) {
     if (time_is_up()) return;
     schedule(numbered(all ? i : random_() % total));

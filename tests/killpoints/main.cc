@@ -107,6 +107,7 @@ int main(int argc, char** argv) {
   bool interleaved = false;
   bool notice = false;
   std::string json_file;
+  std::string from;
   options.seed = 0;
   app.add_option("--seconds", options.seconds,
                  "stop after this time; what is left after every distinct point goes to sampled "
@@ -116,6 +117,11 @@ int main(int argc, char** argv) {
                  "stop after this many pairs with recovery (its process is killed too)");
   app.add_flag("--exhaustive", options.exhaustive,
                "kill at every occurrence of every store, and then the recoverer at each of its own");
+  app.add_flag("--all-pairs", options.all_pairs,
+               "each distinct point with each distinct store of its recovery, in both orders");
+  app.add_option("--from", from,
+                 "with --all-pairs or --exhaustive: go on where another run (of the same seed) says "
+                 "that its time was up, CASE:KILL");
   app.add_flag("--all-distinct", options.all_distinct,
                "finish all distinct points even if that takes longer than the limits");
   app.add_option("--seed", options.seed, "of what is sampled; 0 draws one")->capture_default_str();
@@ -132,6 +138,16 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   if (options.seed == 0) options.seed = 1 + std::random_device{}() % 1000000;
 
+  if (!from.empty()) {
+    unsigned long first = 0;
+    unsigned long kill = 0;
+    if (std::sscanf(from.c_str(), "%lu:%lu", &first, &kill) != 2) {
+      fmt::print(stderr, "--from {}: not CASE:KILL, such as 12:3\n", from);
+      return 2;
+    }
+    options.from_case = first;
+    options.from_kill = kill;
+  }
   World world;
   if (notice) return notice_bugs(world, options);
   if (interleaved) {
@@ -150,6 +166,13 @@ int main(int argc, char** argv) {
              options.seed, result.points, result.distinct.size(),
              result.complete ? "" : ", not all of them", result.double_kills, result.violations,
              result.hangs, result.leaked_bytes, result.seconds);
+  if (options.all_pairs || options.exhaustive) {
+    fmt::print("{} of the double kills left a state that had been tried; {}\n", result.same,
+               result.complete
+                   ? fmt::format("all {} cases are done", result.cases)
+                   : fmt::format("go on with --from {}:{} (of {} cases)", result.next_case,
+                                 result.next_kill, result.cases));
+  }
   if (!save(json_file, Campaign::json(result))) return 2;
   if (result.points == 0) {
     fmt::print(stderr, "nothing was tried: no such operation or class of starting states\n");

@@ -180,6 +180,12 @@ void add_expulsion(std::vector<Operation>& all) {
                    w.member(m).instance->tick();
                    w.put(m, kFresh, 12);
                  }});
+  // What another agent began, as every agent does again and again.
+  all.push_back({"pass on", kVictim,
+                 [](World& w, const StartState& s, unsigned m) {
+                   return joined(w, m) && s.name == "dead expelled";
+                 },
+                 [](World& w, const StartState&, unsigned m) { w.pass_on(m); }});
   // Of two that go on at the same time one expels the other.
   all.push_back({"expel the other one", kVictim,
                  [](World& w, const StartState& s, unsigned m) {
@@ -228,6 +234,15 @@ void add_removals(std::vector<Operation>& all) {
   all.push_back({"purge key", kVictim, target_is_there, [](World& w, const StartState&, unsigned m) {
                    w.purge_key(m, kTarget);
                    if (!w.crowded && w.get(m, kTarget) >= 0) w.violate("purged, and there");
+                 }});
+  // Where all descriptors are in use, the new entry lies where the old one was.
+  all.push_back({"purge and fill", kVictim,
+                 [](World& w, const StartState& s, unsigned m) {
+                   return joined(w, m) && (s.name == "all descriptors" || s.name == "some");
+                 },
+                 [](World& w, const StartState&, unsigned m) {
+                   w.purge_key(m, kTarget);
+                   w.put(m, kTarget, 14);
                  }});
   all.push_back({"purge all", kVictim, always, [](World& w, const StartState&, unsigned m) {
                    w.purge_all(m);

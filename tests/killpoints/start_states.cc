@@ -174,6 +174,43 @@ void build_dead_filler(World& w) {
   w.declare_dead(kOther);
 }
 
+void build_limbo_full(World& w);
+
+// The agent that expelled it died before it could pass on its fill; then it died itself.
+void build_dead_expelled(World& w) {
+  build_some(w);
+  w.state().body_bytes[2] = 3000;
+  w.as(kOther, [&w] {
+    cache::Fill& fill = w.state().fills[kOther];
+    if (w.put_begin(kOther, 2, 0, fill) != Put::kStored || w.put_body(2, 0, fill) != Put::kStored ||
+        fill.flush() != cache::Append::kOk) {
+      w.violate("cannot fill");
+    }
+  });
+  w.as(kThirdSurvivor, [&w] {
+    w.wait_for(kThirdSurvivor, w.state().fills[kOther]);
+    const runtime::InstanceId id = w.member(kOther).instance->id();
+    w.member(kThirdSurvivor)
+        .instance->control(id.slot())
+        .state.store(runtime::StateWord::make(runtime::InstanceState::kExpelled, id.incarnation()));
+  });
+  w.declare_dead(kOther);
+}
+
+// Whoever recovers it has no place left for what it takes over.
+void build_dead_and_limbo_full(World& w) {
+  build_limbo_full(w);
+  w.state().body_bytes[8] = 9000;
+  w.as(kOther, [&w] {
+    cache::Fill& fill = w.state().fills[kOther];
+    if (w.put_begin(kOther, 8, 0, fill) != Put::kStored || w.put_body(8, 0, fill) != Put::kStored) {
+      w.violate("cannot fill");
+    }
+    w.purge_key(kOther, kTarget);
+  });
+  w.declare_dead(kOther);
+}
+
 void build_orphans(World& w) {
   build_some(w);
   for (const unsigned k : {20U, 21U, 22U}) w.as(kFirstSurvivor, [&w, k] { w.pin(1, k); });
@@ -218,6 +255,12 @@ void build_nobody_left(World& w) {
   w.state().body_bytes[2] = 300;
   stop_before(w, kOther, WordKind::kBucketHead, 1, false, [&w] { w.put(kOther, 2, 0); });
   stop_before(w, kAnother, WordKind::kGroupBits, 1, false, [&w] { w.put(kAnother, 30, 0); });
+  // One fills and another waits for it.
+  w.as(kThirdSurvivor, [&w] {
+    cache::Fill& fill = w.state().fills[kThirdSurvivor];
+    if (w.put_begin(kThirdSurvivor, 28, 0, fill) != Put::kStored) w.violate("cannot fill");
+  });
+  w.as(kFirstSurvivor, [&w] { w.wait_for(kFirstSurvivor, w.state().fills[kThirdSurvivor]); });
   for (unsigned m = 0; m < 6; ++m) w.declare_dead(m);
   w.state().hit_count = 0;
 }
@@ -256,6 +299,8 @@ const std::vector<StartState>& start_states() {
     s.push_back({"dead in groups", many, build_dead_in_groups});
     s.push_back({"dead filler", small, build_dead_filler});
     s.push_back({"dead recoverer", small, build_dead_recoverer});
+    s.push_back({"dead expelled", small, build_dead_expelled});
+    s.push_back({"dead, limbo full", many, build_dead_and_limbo_full});
     s.push_back({"orphans", small, build_orphans});
     s.push_back({"limbo full", many, build_limbo_full});
     s.push_back({"ledger full", small, build_ledger_full});

@@ -109,7 +109,7 @@ TEST_P(KillerTest, ExplainsEveryFailureUnderLoad) {
   std::thread client([&] { report = run_load(options, stop, live); });
   constexpr uint64_t kKills = 8;
   WorkerKiller killer({target()}, 2);
-  killer.start(milliseconds(50));
+  killer.start(milliseconds(50), 2);
   const bool enough = wait_until([&] { return killer.kills() >= kKills; }, milliseconds(60'000));
   killer.stop();
   // Those that were in flight at the last kill have failed, and the server has recovered.

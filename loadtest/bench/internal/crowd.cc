@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -30,6 +31,7 @@ struct Command {
   std::uint32_t count;
   std::uint32_t pins;
   std::uint32_t lookups;
+  Victim kind;
 };
 
 }  // namespace
@@ -72,6 +74,7 @@ Result<std::unique_ptr<Crowd>> Crowd::gather(const CrowdOptions& options) {
                                     crowd->temp_.path().string(), "--linger-ms", "3600000", kDomain});
   if (!agent) return tl::unexpected(agent.error());
   crowd->agent_ = std::move(*agent);
+  crowd->keep_apart(crowd->agent_.pid());
   auto survivor = Member::join(crowd->temp_.path());
   if (!survivor) return tl::unexpected(survivor.error());
   crowd->survivor_ = std::move(*survivor);
@@ -87,6 +90,13 @@ Crowd::~Crowd() {
   if (answers_ >= 0) ::close(answers_);
   if (nursery_ > 0) ::waitpid(nursery_, nullptr, 0);
   if (mounted_) ::umount2(temp_.path().c_str(), MNT_DETACH);
+}
+
+void Crowd::keep_apart(pid_t pid) const {
+  cpu_set_t set;
+  if (!options_.apart || ::sched_getaffinity(pid, sizeof set, &set) != 0) return;
+  CPU_CLR(kSurvivorsCpu, &set);
+  if (CPU_COUNT(&set) > 0) ::sched_setaffinity(pid, sizeof set, &set);
 }
 
 Result<void> Crowd::mount_huge_pages() {
@@ -157,6 +167,7 @@ Result<void> Crowd::start_nursery() {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     ::close(commands[1]);
     ::close(answers[0]);
+    keep_apart(0);
     tend_nursery(commands[0], answers[1]);
   }
   ::close(commands[0]);
@@ -172,7 +183,9 @@ void Crowd::tend_nursery(int commands, int answers) const {
   std::uint32_t number = 0;
   for (Command command{}; ::read(commands, &command, sizeof command) == sizeof command;) {
     for (std::uint32_t i = 0; i < command.count; ++i) {
-      if (::fork() == 0) be_victim(answers, command.pins, command.lookups, number + i);
+      if (::fork() != 0) continue;
+      if (command.kind == Victim::kControl) be_control(answers, command.lookups, number + i);
+      be_victim(answers, command.pins, command.lookups, number + i);
     }
     number += command.count;
   }
@@ -214,9 +227,31 @@ void Crowd::be_victim(int answers, std::uint32_t pins, std::uint32_t lookups,
   for (;;) ::pause();
 }
 
+// A lookup touches a bucket, a descriptor and a unit of the payload.
+void Crowd::be_control(int answers, std::uint32_t touches, std::uint32_t number) const {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  const auto domain = gsm::Domain::open(temp_.path(), kDomain, cache::layout_hash());
+  if (!domain) ::_exit(1);
+  const gsm::Segment& segment = (*domain)->segment(0);
+  const auto g = cache::CacheGeometry::load(segment.header().user + 16);
+  const auto* bytes = reinterpret_cast<const volatile char*>(segment.metadata());
+  const std::uint64_t payload = segment.header().size - segment.header().meta_bytes;
+  std::uint64_t x = std::uint64_t{number} * 7919 + 1;
+  for (std::uint32_t i = 0; i < touches; ++i, x = x * 0x9e3779b97f4a7c15ULL + 12345) {
+    (void)bytes[g.buckets_at + (x >> 8) % g.buckets * sizeof(cache::Bucket)];
+    (void)bytes[g.descriptors_at + (x >> 16) % g.descriptors * sizeof(cache::Descriptor)];
+    // Where entries lie: from the front.
+    const std::uint64_t used = std::min(payload, options_.entries * cache::kUnitBytes);
+    (void)bytes[segment.header().meta_bytes + (x >> 24) % used];
+  }
+  const pid_t answer = ::getpid();
+  if (::write(answers, &answer, sizeof answer) != sizeof answer) ::_exit(1);
+  for (;;) ::pause();
+}
+
 Result<std::vector<pid_t>> Crowd::bring(std::uint32_t count, std::uint32_t pins,
-                                        std::uint32_t lookups) {
-  const Command command{count, pins, lookups};
+                                        std::uint32_t lookups, Victim kind) {
+  const Command command{count, pins, lookups, kind};
   if (::write(commands_, &command, sizeof command) != sizeof command) {
     return fail("the nursery is gone");
   }

@@ -38,6 +38,14 @@ struct CrowdOptions {
   std::uint64_t entries = 10'000;
   std::uint32_t most_pins = 4096;
   bool huge_pages = false;  // on a tmpfs of its own, mounted huge=always; root only
+  // Victims and the agent stay off the survivor's processor, if there is another one.
+  bool apart = true;
+};
+
+// What is killed.
+enum class Victim : std::uint32_t {
+  kMember,   // of the domain, in the middle of its work
+  kControl,  // has mapped and touched as much of the domain's memory, and belongs to nothing
 };
 
 class Crowd {
@@ -53,7 +61,10 @@ class Crowd {
 
   // Processes that have joined, made `lookups` hits, hold `pins` pins and are in the middle of a
   // fill. They are killed by the caller.
-  Result<std::vector<pid_t>> bring(std::uint32_t count, std::uint32_t pins, std::uint32_t lookups);
+  Result<std::vector<pid_t>> bring(std::uint32_t count, std::uint32_t pins, std::uint32_t lookups,
+                                   Victim kind = Victim::kMember);
+  // The processor of whoever looks up.
+  static constexpr int kSurvivorsCpu = 0;
   // When what these processes held was free again, by the recoverer's events; CLOCK_MONOTONIC, ns,
   // in the order of `pids`.
   Result<std::vector<std::uint64_t>> recovered_at(const std::vector<pid_t>& pids) const;
@@ -69,6 +80,8 @@ class Crowd {
   [[noreturn]] void tend_nursery(int commands, int answers) const;
   [[noreturn]] void be_victim(int answers, std::uint32_t pins, std::uint32_t lookups,
                               std::uint32_t number) const;
+  [[noreturn]] void be_control(int answers, std::uint32_t touches, std::uint32_t number) const;
+  void keep_apart(pid_t pid) const;
 
   CrowdOptions options_;
   TempDir temp_{"/dev/shm", "mcsbench"};

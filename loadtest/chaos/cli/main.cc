@@ -26,6 +26,8 @@ constexpr Campaign kCampaigns[] = {
      "run two operations at once in all orders that matter, and kill one of them on the way"},
     {"instructions", "mcs-instructions", nullptr,
      "kill operations of the shipped code after any machine instruction"},
+    {"live", "mcs-demo", "--at-once=32",
+     "kill up to 32 workers of nginx and httpd at once, at random times under load"},
     {"matrix", "mcs-matrix", nullptr,
      "run the tests that docs/failure-model.md names, and show failure by phase what they say"},
     {"false-deaths", "mcs-false-deaths", nullptr,

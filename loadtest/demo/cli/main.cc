@@ -38,6 +38,12 @@ int main(int argc, char** argv) {
                  "One worker is killed every so often")
       ->check(CLI::Range(10, 3'600'000))
       ->capture_default_str();
+  app.add_option("--at-once", options.at_once,
+                 "With more than 1: up to so many at the same time, after random times of the interval "
+                 "in the mean, and as many workers of both servers as that takes")
+      ->check(CLI::Range(1, 64))
+      ->take_last()
+      ->capture_default_str();
   app.add_option("--load", options.load,
                  "SPECweb99 load: int(25 + (400000/122000 * load) / 5) directories of 5 MB")
       ->check(CLI::Range(0.0, 100'000.0))

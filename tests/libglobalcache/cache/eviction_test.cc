@@ -2,6 +2,8 @@
 // A cache that is full, and what is handed on when somebody dies in it.
 #include <gmock/gmock.h>
 
+#include <functional>
+#include <utility>
 #include <vector>
 
 #include "tests/libglobalcache/cache/cache_kit.h"
@@ -95,6 +97,91 @@ TEST_F(EvictionTest, TheFillOfADeadProcessPassesToTheNextWaiter) {
   put(waiter, "/k", 100, &ok);
   EXPECT_TRUE(ok);
   EXPECT_TRUE(get(survivor, "/k"));
+}
+
+// The counters are hints that any process may write: whatever they say, what is stored can be evicted.
+TEST_F(EvictionTest, DamagedCountsOfArrivalsStopNobody) {
+  const Member m = join();
+  unsigned next = 0;
+  const auto fill_up = [&] {
+    for (unsigned i = 0; i < 500; ++i, ++next) {
+      bool ok = false;
+      put(m, key_of(next), 9000, &ok);
+      ASSERT_TRUE(ok) << next;
+      ASSERT_TRUE(get(m, key_of(next))) << next;
+    }
+  };
+  fill_up();
+  SegmentState& state = m.cache->memory().state(0);
+  const std::uint64_t places = m.cache->memory().geometry().arrivals;
+  // Out of range, and so that the next one to arrive comes around to the end of the numbers.
+  const std::uint64_t in = state.arrivals_in.load();
+  const std::pair<std::uint64_t, std::uint64_t> damages[] = {
+      {in, in + 1000}, {in, in + (1ULL << 63)}, {~0ULL, in}, {~0ULL - places / 2, ~0ULL}, {0, ~0ULL}};
+  for (const auto& [arrivals_in, arrivals_out] : damages) {
+    SCOPED_TRACE(std::to_string(arrivals_in) + " " + std::to_string(arrivals_out));
+    state.arrivals_in.store(arrivals_in);
+    state.arrivals_out.store(arrivals_out);
+    state.probation.store(~0ULL);
+    fill_up();
+    if (HasFatalFailure()) return;
+  }
+  expect_clean();
+}
+
+// Whoever frees does not wait for one lock again and again.
+TEST_F(EvictionTest, OneStoppedLockHolderIsWaitedForAFewTimesOnly) {
+  const Member stopped = join();
+  const Member m = join();
+  constexpr unsigned kEntries = 40;
+  for (unsigned i = 0; i < kEntries; ++i) ASSERT_EQ(put(m, key_of(i), 9000), Begin::kFilling);
+  // All groups, so that each entry is in one of them.
+  const Memory& memory = m.cache->memory();
+  std::vector<std::unique_ptr<runtime::Instance::Op>> held;
+  for (std::uint64_t g = 0; g < memory.geometry().groups && held.size() < 30; ++g) {
+    held.push_back(std::make_unique<runtime::Instance::Op>(*stopped.instance));
+    Group& group = memory.group(0, g);
+    ASSERT_TRUE(held.back()->try_lock(group.lock, memory.lock_ref(0, group.lock)));
+  }
+  const auto blocked = [&] { return m.instance->control(stopped.slot()).blocked.load(); };
+  EXPECT_EQ(m.cache->purge(PurgeKind::kAll, {}), kEntries);
+  const std::uint64_t of_one_pass = blocked();
+  EXPECT_GT(of_one_pass, 0U);
+  EXPECT_LE(of_one_pass, 4U);
+  m.cache->tick();
+  EXPECT_LE(blocked(), 2 * of_one_pass);
+  held.clear();
+  m.cache->tick();
+  EXPECT_EQ(m.cache->space().used_units(0), 0U);
+  expect_clean();
+}
+
+// It had begun to write its record when it was stopped, and goes on when another one has the place.
+TEST_F(EvictionTest, APurgerThatWasStoppedCannotHideThePurgeOfAnother) {
+  const Member m = join();
+  const auto purge_is_met = [&](const std::function<void(PurgeRecord&)>& damage) {
+    Fill fill;
+    EXPECT_EQ(m.cache->begin(m.cache->make_key("/purged"), fill, {}, true), Begin::kFilling);
+    PurgeLog& log = m.cache->memory().purge_log(0);
+    const std::uint64_t sequence = log.next.load();
+    m.cache->purge(PurgeKind::kKey, "/purged");
+    damage(log.records[sequence % kPurgeRecords]);
+    return !write(fill, "/purged", 100);
+  };
+  EXPECT_TRUE(purge_is_met([](PurgeRecord&) {}));
+  EXPECT_FALSE(get(m, "/purged"));
+  PurgeRecord late{};
+  std::memcpy(reinterpret_cast<char*>(late.pattern.data()), "/other", 6);
+  late.kind_and_length = (6ULL << 32) | static_cast<std::uint64_t>(PurgeKind::kKey);
+  EXPECT_TRUE(purge_is_met([&](PurgeRecord& record) { record.pattern[0] = late.pattern[0].load(); }));
+  EXPECT_TRUE(purge_is_met([&](PurgeRecord& record) {
+    record.kind_and_length = late.kind_and_length.load();
+    record.pattern[0] = late.pattern[0].load();
+  }));
+  EXPECT_TRUE(purge_is_met([](PurgeRecord& record) { record.sequence = 0; }));
+  EXPECT_TRUE(purge_is_met([](PurgeRecord& record) { record.sum = 0; }));
+  EXPECT_FALSE(get(m, "/purged"));
+  expect_clean();
 }
 
 // When every slot belongs to the dead, the next one to come is heir to one of them.

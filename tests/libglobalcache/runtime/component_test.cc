@@ -78,6 +78,11 @@ class ComponentTest : public testing::Test {
       if (member != nullptr) member->tick();
     }
   }
+  void tick_all_but(unsigned not_this) {
+    for (unsigned m = 0; m < kMembers; ++m) {
+      if (m != not_this) members_[m]->tick();
+    }
+  }
   std::uint64_t blocked(unsigned m) {
     return instances_[m]->control(instances_[m]->slot_number()).blocked.load();
   }
@@ -209,6 +214,47 @@ TEST_F(ComponentTest, EachProcessIsToldOnceWhoIsGone) {
   for (std::thread& thread : threads) thread.join();
   member(0).tick();
   EXPECT_EQ(gone_[0], (std::map<std::uint64_t, unsigned>{{left.value, 1}, {dead.value, 1}}));
+}
+
+TEST_F(ComponentTest, WhoIsExpelledIsNotGoneUntilItIs) {
+  join_all([] { return true; }, [] { return true; });
+  tick_all();
+  const InstanceId other = instances_[1]->id();
+  ASSERT_TRUE(instances_[0]->expel(other, "test"));
+  tick_all_but(1);
+  EXPECT_TRUE(gone_[0].empty()) << "it may come back";
+  EXPECT_EQ(member(0).members().size(), 2U);
+  member(1).tick();
+  tick_all();
+  EXPECT_TRUE(gone_[0].empty());
+  EXPECT_EQ(member(0).members().size(), 3U);
+  ASSERT_TRUE(instances_[0]->expel(other, "again"));
+  tick_all_but(1);
+  liveness_.release(other.slot());
+  EXPECT_TRUE(instances_[0]->recover(other.slot(), "test"));
+  tick_all_but(1);
+  tick_all_but(1);
+  for (const unsigned m : {0U, 2U}) {
+    EXPECT_EQ(gone_[m], (std::map<std::uint64_t, unsigned>{{other.value, 1}})) << m;
+  }
+}
+
+// A thread that hangs inside would have the process expelled again as soon as it is back.
+TEST_F(ComponentTest, WhoIsExpelledComesBackWhenNoneOfItsThreadsHoldsALock) {
+  join_all([] { return true; }, [] { return true; });
+  const InstanceId other = instances_[1]->id();
+  Gate gate;
+  std::thread hung([&] { EXPECT_TRUE(member(1).with_lock([&] { gate.pass(); })); });
+  gate.wait_until_reached();
+  ASSERT_TRUE(instances_[0]->expel(other, "test"));
+  for (int i = 0; i < 3; ++i) member(1).tick();
+  EXPECT_TRUE(instances_[0]->is_expelled(other));
+  EXPECT_FALSE(member(0).with_lock([] {}, std::chrono::milliseconds(5)));
+  gate.open();
+  hung.join();
+  member(1).tick();
+  EXPECT_FALSE(instances_[0]->is_expelled(other));
+  EXPECT_TRUE(member(0).with_lock([] {}));
 }
 
 TEST_F(ComponentTest, WhoKeepsAnEventWaitingIsReported) {
@@ -579,6 +625,33 @@ TEST_F(ComponentProcessTest, AKilledProcessIsGoneFromAllItsComponents) {
     for (auto& component : mine) component->tick();
   }
   EXPECT_EQ(gone, (std::map<std::string, unsigned>{{"a", 1}, {"b", 1}}));
+}
+
+// One thread hangs with the lock held; the process goes on counting its heartbeat.
+TEST_F(ComponentProcessTest, TheAgentEndsAProcessWhoseThreadHangsInsideTheLock) {
+  Place watcher(name_, "mcs-agent");
+  const auto me = join();
+  Child child([&](Channel& channel) {
+    (void)channel.hear();
+    const auto self = join();
+    const Place& place = self->place;
+    std::thread hung([&] {
+      (void)self->component->with_lock([&] {
+        self->component->data()[100] = std::byte{7};
+        channel.say(send_hello(place.domain->path(), 0, place.instance->id()) ? 'y' : 'n');
+        for (;;) ::pause();
+      });
+    });
+    for (;; ::usleep(2000)) self->component->tick();
+  });
+  RunningAgent agent(watcher, 50);
+  child.tell('g');
+  EXPECT_EQ(child.listen(), 'y');
+  bool seen = false;
+  EXPECT_TRUE(me->component->with_lock([&] { seen = me->component->data()[100] == std::byte{7}; },
+                                       std::chrono::minutes(1)));
+  EXPECT_TRUE(seen);
+  EXPECT_EQ(child.wait_for_kill(), SIGKILL);
 }
 
 /// Stopped for good while everybody waits for it: a member before a barrier, and the coordinator.

@@ -3,6 +3,10 @@
 // or expels those that it may not end.
 #include <gtest/gtest.h>
 #include <linux/capability.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -11,13 +15,14 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <cstdio>
 #include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
 #include <thread>
 
-#include "libglobalcache/api/domain.h"
+#include "libglobalcache/api/process.h"
 #include "libglobalcache/cache/global_cache.h"
 #include "libglobalcache/cache/verify.h"
 #include "libglobalcache/runtime/agent.h"
@@ -62,6 +67,15 @@ bool store(GlobalCache& cache, const char* key) {
   return fill.append(std::as_bytes(std::span(text))) == cache::Append::kOk && fill.commit(1);
 }
 
+bool is_there(GlobalCache& cache, const char* key) {
+  cache::Hit hit;
+  if (cache.find(cache.make_key(key), hit).found != cache::Found::kHit) return false;
+  std::string body(hit.body_bytes(), '\0');
+  EXPECT_TRUE(cache.read_verified(hit, body.data()));
+  cache.release(hit);
+  return true;
+}
+
 class HungHolderTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -80,9 +94,10 @@ class HungHolderTest : public testing::Test {
     stop_ = true;
     held_up_ = false;
     if (thread_.joinable()) thread_.join();
-    if (child_ > 0) {
-      ::kill(child_, SIGKILL);
-      ::waitpid(child_, nullptr, 0);
+    for (const pid_t pid : {child_, agent_}) {
+      if (pid <= 0) continue;
+      ::kill(pid, SIGKILL);
+      ::waitpid(pid, nullptr, 0);
     }
     for (const int fd : {ready_[0], ready_[1], go_[0], go_[1]}) ::close(fd);
     std::filesystem::remove_all(directory_);
@@ -99,9 +114,12 @@ class HungHolderTest : public testing::Test {
       const std::uint32_t slot = m.instance->slot_number();
       if (::write(ready_[1], &slot, sizeof slot) != sizeof slot) ::_exit(2);
       const std::function<void()> let_go = take(m);
-      for (; busy_; ::usleep(5000)) m.instance->tick();
       if (foreign_ && ::geteuid() == 0 && ::setuid(65534) != 0) ::_exit(6);
-      ::raise(SIGSTOP);
+      if (busy_) {
+        for (pollfd go{go_[0], POLLIN, 0}; ::poll(&go, 1, 5) == 0;) m.instance->tick();
+      } else {
+        ::raise(SIGSTOP);
+      }
       let_go();
       m.cache->leave();
       m.instance->leave();
@@ -114,7 +132,12 @@ class HungHolderTest : public testing::Test {
       ASSERT_EQ(::write(go_[1], "", 1), 1);
     }
     ASSERT_EQ(::read(ready_[0], &slot_, sizeof slot_), static_cast<ssize_t>(sizeof slot_));
-    if (busy_) return;
+    if (busy_) {
+      if (traced_) {
+        ASSERT_EQ(::ptrace(PTRACE_SEIZE, child_, nullptr, nullptr), 0);
+      }
+      return;
+    }
     int status = 0;
     ASSERT_EQ(::waitpid(child_, &status, WUNTRACED), child_);
     ASSERT_TRUE(WIFSTOPPED(status));
@@ -143,7 +166,43 @@ class HungHolderTest : public testing::Test {
     ASSERT_EQ(::syscall(SYS_capset, &header, data), 0);
   }
 
+  // An agent in a pid namespace of its own, from which the child cannot be signalled; with `own_proc` it
+  // cannot be seen either. False: that is not permitted here.
+  bool start_agent_apart(bool own_proc) {
+    int up[2];
+    EXPECT_EQ(::pipe(up), 0);
+    agent_ = ::fork();
+    EXPECT_GE(agent_, 0);
+    if (agent_ == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      const int spaces = CLONE_NEWPID | (own_proc ? CLONE_NEWNS : 0);
+      if (::unshare(spaces) != 0) ::_exit(1);
+      const pid_t first = ::fork();
+      if (first != 0) {
+        ::waitpid(first, nullptr, 0);
+        ::_exit(1);
+      }
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      if (own_proc && (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+                       ::mount("proc", "/proc", "proc", 0, nullptr) != 0)) {
+        ::_exit(1);
+      }
+      if (::write(up[1], "", 1) != 1) ::_exit(1);
+      Member m = Member::join(directory_, "mcs-agent");
+      runtime::Agent agent(*m.instance, m.domain->path(), {kHangLimitMs, 600000},
+                           [&] { m.cache->tick(); });
+      agent.run(nullptr);
+      ::_exit(0);
+    }
+    ::close(up[1]);
+    char byte = 0;
+    const bool permitted = ::read(up[0], &byte, 1) == 1;
+    ::close(up[0]);
+    return permitted;
+  }
+
   void start_agent() {
+    if (agent_ > 0) return;
     thread_ = std::thread([this] {
       lose_the_right_to_kill();
       Member m = Member::join(directory_, "mcs-agent");
@@ -218,6 +277,15 @@ class HungHolderTest : public testing::Test {
     wait_until_recovered();
   }
 
+  unsigned expulsions() const {
+    unsigned n = 0;
+    for (const runtime::Event& event : survivor_.instance->events(0).events) {
+      const auto kind = static_cast<std::uint32_t>(runtime::EventKind::kExpelled);
+      if (event.ready.load() != 0 && event.kind == kind) ++n;
+    }
+    return n;
+  }
+
   InstanceState child_state() const {
     return StateWord::state(survivor_.instance->control(slot_).state.load());
   }
@@ -233,6 +301,7 @@ class HungHolderTest : public testing::Test {
   std::string directory_;
   Member survivor_;
   pid_t child_ = -1;
+  pid_t agent_ = -1;  // keeps the namespaces of one that is apart
   std::uint32_t slot_ = 0;
   int ready_[2] = {-1, -1};
   int go_[2] = {-1, -1};  // to the child, once the agent is held up
@@ -265,63 +334,152 @@ TEST_F(HungHolderTest, WhoHoldsABucketOthersNeedIsKilledAndRecovered) {
   expect_killed_and_recovered([&] { store(*survivor_.cache, kKey); });
 }
 
+std::function<void()> take_group(Member& m) {
+  cache::Hit hit;
+  if (!store(*m.cache, kKey) ||
+      m.cache->find(m.cache->make_key(kKey), hit).found != cache::Found::kHit) {
+    ::_exit(3);
+  }
+  const cache::Extent extent = hit.extents[0];
+  m.cache->release(hit);
+  auto* op = new Instance::Op(*m.instance);
+  op->record().phase.store(static_cast<std::uint64_t>(cache::Phase::kLocking));
+  const cache::Memory& memory = m.cache->memory();
+  cache::Group& group = memory.group(extent.segment(), extent.group());
+  if (!op->try_lock(group.lock, memory.lock_ref(extent.segment(), group.lock))) ::_exit(4);
+  return [op] { delete op; };
+}
+
 TEST_F(HungHolderTest, WhoHoldsAGroupOthersNeedIsKilledAndRecovered) {
-  start_child([](Member& m) -> std::function<void()> {
-    cache::Hit hit;
-    if (!store(*m.cache, kKey) ||
-        m.cache->find(m.cache->make_key(kKey), hit).found != cache::Found::kHit) {
-      ::_exit(3);
-    }
-    const cache::Extent extent = hit.extents[0];
-    m.cache->release(hit);
-    auto* op = new Instance::Op(*m.instance);
-    op->record().phase.store(static_cast<std::uint64_t>(cache::Phase::kLocking));
-    const cache::Memory& memory = m.cache->memory();
-    cache::Group& group = memory.group(extent.segment(), extent.group());
-    if (!op->try_lock(group.lock, memory.lock_ref(extent.segment(), group.lock))) ::_exit(4);
-    return [op] { delete op; };
-  });
+  start_child(take_group);
   // Its space cannot be given back while the group is locked.
   EXPECT_EQ(survivor_.cache->purge(cache::PurgeKind::kKey, kKey), 1U);
   expect_killed_and_recovered([&] { survivor_.cache->tick(); });
 }
 
-TEST_F(HungHolderTest, WhoStopsWhileRecoveringTheHolderIsKilledAndBothRecovered) {
-  // The one that dies with the bucket locked; it says when it has it.
-  int ready[2];
-  ASSERT_EQ(::pipe(ready), 0);
-  const pid_t holder = ::fork();
-  ASSERT_GE(holder, 0);
-  if (holder == 0) {
-    Member m = Member::join(directory_, "holder/1");
-    take_bucket(m);
-    const std::uint32_t slot = m.instance->slot_number();
-    if (::write(ready[1], &slot, sizeof slot) != sizeof slot) ::_exit(2);
-    for (;;) ::pause();
-  }
-  std::uint32_t holder_slot = 0;
-  ASSERT_EQ(::read(ready[0], &holder_slot, sizeof holder_slot),
-            static_cast<ssize_t>(sizeof holder_slot));
-  // The agent does not look until the recoverer has begun.
-  held_up_ = true;
-  start_child([&](Member& m) -> std::function<void()> {
-    StoppingSteps steps;
-    m.instance->set_steps(&steps);
-    char byte = 0;
-    if (::read(go_[0], &byte, 1) != 1) ::_exit(3);
-    ::kill(holder, SIGKILL);
-    while (m.liveness->held(holder_slot)) ::usleep(100);
-    m.instance->recover_all("test");
-    ::_exit(5);  // it was to stop before
-  });
-  ASSERT_EQ(::waitpid(holder, nullptr, 0), holder);
-  ::close(ready[0]);
-  ::close(ready[1]);
-  held_up_ = false;
-  expect_killed_and_recovered([&] { store(*survivor_.cache, kKey); });
-  EXPECT_EQ(StateWord::state(survivor_.instance->control(holder_slot).state.load()),
-            InstanceState::kFree);
+TEST_F(HungHolderTest, WhoIsTracedWithAGroupLockedIsExpelledAndTheGroupStaysItsOwn) {
+  traced_ = true;
+  start_child(take_group);
+  EXPECT_EQ(survivor_.cache->purge(cache::PurgeKind::kKey, kKey), 1U);
+  expect_expelled([&] { survivor_.cache->tick(); });
+  EXPECT_GT(survivor_.cache->space().used_units(0), 0U);
+  EXPECT_TRUE(store(*survivor_.cache, "another key"));
+  EXPECT_EQ(survivor_.cache->purge(cache::PurgeKind::kKey, "another key"), 1U);
+  detach();
+  continue_child();
+  survivor_.cache->tick();
+  EXPECT_EQ(survivor_.cache->space().used_units(0), 0U);
+  expect_clean();
 }
+
+// The child stops while it recovers another process, which died with the bucket locked.
+class HungRecovererTest : public HungHolderTest {
+ protected:
+  void start_recoverer() {
+    int ready[2];
+    ASSERT_EQ(::pipe(ready), 0);
+    const pid_t holder = ::fork();
+    ASSERT_GE(holder, 0);
+    if (holder == 0) {
+      Member m = Member::join(directory_, "holder/1");
+      take_bucket(m);
+      const std::uint32_t slot = m.instance->slot_number();
+      if (::write(ready[1], &slot, sizeof slot) != sizeof slot) ::_exit(2);
+      for (;;) ::pause();
+    }
+    ASSERT_EQ(::read(ready[0], &holder_slot_, sizeof holder_slot_),
+              static_cast<ssize_t>(sizeof holder_slot_));
+    // The agent does not look until the recoverer has begun.
+    held_up_ = true;
+    start_child([&](Member& m) -> std::function<void()> {
+      StoppingSteps steps;
+      m.instance->set_steps(&steps);
+      char byte = 0;
+      if (::read(go_[0], &byte, 1) != 1) ::_exit(3);
+      ::kill(holder, SIGKILL);
+      while (m.liveness->held(holder_slot_)) ::usleep(100);
+      m.instance->recover_all("test");
+      if (!traced_) ::_exit(5);  // it was to stop before, for good
+      m.instance->set_steps(m.cache.get());
+      m.cache->leave();
+      m.instance->leave();
+      ::_exit(0);
+    });
+    ASSERT_EQ(::waitpid(holder, nullptr, 0), holder);
+    ::close(ready[0]);
+    ::close(ready[1]);
+    held_up_ = false;
+  }
+  InstanceState holder_state() const {
+    return StateWord::state(survivor_.instance->control(holder_slot_).state.load());
+  }
+  std::uint32_t holder_slot_ = 0;
+};
+
+TEST_F(HungRecovererTest, IsKilledAndBothAreRecovered) {
+  start_recoverer();
+  expect_killed_and_recovered([&] { store(*survivor_.cache, kKey); });
+  EXPECT_EQ(holder_state(), InstanceState::kFree);
+}
+
+TEST_F(HungRecovererTest, IsExpelledIfTracedAndNobodyWaitsForIt) {
+  traced_ = true;
+  start_recoverer();
+  expect_expelled([&] { store(*survivor_.cache, kKey); });
+  EXPECT_FALSE(store(*survivor_.cache, kKey));
+  EXPECT_TRUE(store(*survivor_.cache, "another key"));
+  EXPECT_EQ(holder_state(), InstanceState::kDead);
+  detach();
+  continue_child();
+  const auto limit = std::chrono::steady_clock::now() + kLongEnough;
+  while (holder_state() != InstanceState::kFree && std::chrono::steady_clock::now() < limit) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(holder_state(), InstanceState::kFree);
+  EXPECT_TRUE(store(*survivor_.cache, kKey));
+  expect_clean();
+}
+
+// In the middle of a purge, with the entry that it looks at pinned.
+bool stop_in_matcher(cache::PurgeKind, std::string_view, std::string_view,
+                     std::span<const std::byte>) {
+  ::raise(SIGSTOP);
+  return true;
+}
+
+class HungPurgerTest : public HungHolderTest, public testing::WithParamInterface<bool> {};
+
+TEST_P(HungPurgerTest, IsLeftAloneAndHindersNobody) {
+  traced_ = GetParam();
+  start_child([](Member& m) -> std::function<void()> {
+    if (!store(*m.cache, kKey)) ::_exit(3);
+    m.cache->set_purge_matcher(stop_in_matcher);
+    m.cache->purge(cache::PurgeKind::kKey, kKey);
+    m.cache->leave();
+    m.instance->leave();
+    ::_exit(0);
+  });
+  int status = 0;
+  unsigned round = 0;
+  EXPECT_FALSE(gone_while(
+      [&] {
+        if (++round % 64 != 0) return;
+        EXPECT_EQ(survivor_.cache->purge(cache::PurgeKind::kKey, kKey), 1U);
+        EXPECT_TRUE(store(*survivor_.cache, kKey));
+        EXPECT_TRUE(is_there(*survivor_.cache, kKey));
+      },
+      kManyTicks, status));
+  EXPECT_EQ(child_state(), InstanceState::kActive);
+  detach();
+  continue_child();
+  // What was stored since is not what it was to purge.
+  EXPECT_TRUE(round < 64 || is_there(*survivor_.cache, kKey));
+  expect_clean();
+}
+
+INSTANTIATE_TEST_SUITE_P(Stopped, HungPurgerTest, testing::Bool(), [](const auto& traced) {
+  return traced.param ? std::string("Traced") : std::string("Untraced");
+});
 
 std::function<void()> take_fill(Member& m) {
   auto* fill = new cache::Fill;
@@ -352,15 +510,6 @@ void ask_for_the_fill(Member& m) {
   const auto found = m.cache->find(m.cache->make_key(kKey), hit);
   if (found.found == cache::Found::kHit) m.cache->release(hit);
   if (found.filling.value != 0) m.cache->announce_wait(found.filling);
-}
-
-bool is_there(GlobalCache& cache, const char* key) {
-  cache::Hit hit;
-  if (cache.find(cache.make_key(key), hit).found != cache::Found::kHit) return false;
-  std::string body(hit.body_bytes(), '\0');
-  EXPECT_TRUE(cache.read_verified(hit, body.data()));
-  cache.release(hit);
-  return true;
 }
 
 TEST_F(HungHolderTest, WhoIsTracedIsExpelledAndItsLockStaysItsOwn) {
@@ -408,8 +557,14 @@ TEST_F(HungHolderTest, WhoMayNotBeKilledIsExpelledAndItsFillPassedOn) {
   expect_clean();
 }
 
-TEST_F(HungHolderTest, WhatTheExpelledHoldsIsGivenBackWhenItsExitIsCertain) {
-  protect_child();
+class ExpelledHolderTest : public HungHolderTest, public testing::WithParamInterface<bool> {};
+
+TEST_P(ExpelledHolderTest, WhatItHoldsIsGivenBackWhenItsExitIsCertain) {
+  if (GetParam()) {
+    traced_ = true;
+  } else {
+    protect_child();
+  }
   start_child([](Member& m) -> std::function<void()> {
     cache::Hit hit;
     auto* fill = new cache::Fill;
@@ -436,12 +591,76 @@ TEST_F(HungHolderTest, WhatTheExpelledHoldsIsGivenBackWhenItsExitIsCertain) {
   expect_clean();
 }
 
+INSTANTIATE_TEST_SUITE_P(NotKilled, ExpelledHolderTest, testing::Bool(), [](const auto& traced) {
+  return traced.param ? std::string("Traced") : std::string("Protected");
+});
+
 // One thread hangs with a lock held while the process goes on counting its heartbeat.
 TEST_F(HungHolderTest, WhoseThreadHoldsALockTooLongIsKilledAndRecovered) {
   busy_ = true;
   start_child(take_bucket);
   expect_killed_and_recovered([&] { store(*survivor_.cache, kKey); });
 }
+
+// It goes on ticking, and would be expelled each time that it came back.
+TEST_F(HungHolderTest, WhoseThreadHangsAndMayNotBeKilledIsExpelledOnce) {
+  busy_ = true;
+  protect_child();
+  start_child([](Member& m) -> std::function<void()> {
+    const std::function<void()> unlock = take_bucket(m);
+    return [&m, unlock] {
+      if (!m.instance->expelled()) ::_exit(10);
+      unlock();
+      m.instance->tick();
+      if (m.instance->expelled() || !store(*m.cache, kKey)) ::_exit(11);
+    };
+  });
+  const auto ask = [&] { store(*survivor_.cache, kKey); };
+  expect_expelled(ask);
+  const auto heartbeat = [&] { return survivor_.instance->slot(slot_).heartbeat.load(); };
+  const std::uint64_t before = heartbeat();
+  for (const unsigned until = ticks_ + kManyTicks; ticks_ < until; std::this_thread::yield()) {
+    ask();
+    EXPECT_EQ(child_state(), InstanceState::kExpelled);
+  }
+  EXPECT_GT(heartbeat(), before);
+  EXPECT_EQ(expulsions(), 1U);
+  detach();
+  ASSERT_EQ(::write(go_[1], "", 1), 1);
+  continue_child();
+  EXPECT_TRUE(is_there(*survivor_.cache, kKey));
+  expect_clean();
+}
+
+TEST_F(HungHolderTest, WhoHangsWhileItLeavesIsKilledAndRecovered) {
+  start_child([](Member& m) -> std::function<void()> {
+    const std::function<void()> unlock = take_bucket(m);
+    m.instance->control(m.instance->slot_number())
+        .state.store(StateWord::make(InstanceState::kLeaving, m.instance->id().incarnation()));
+    return unlock;
+  });
+  expect_killed_and_recovered([&] { store(*survivor_.cache, kKey); });
+}
+
+class OtherNamespaceTest : public HungHolderTest, public testing::WithParamInterface<bool> {};
+
+TEST_P(OtherNamespaceTest, WhoCannotBeSignalledIsExpelledAndRecoveredWhenItEnds) {
+  if (!start_agent_apart(GetParam())) {
+    std::puts("notice: no namespaces are permitted here, so nothing was tested");
+    return;
+  }
+  start_child(take_bucket);
+  expect_expelled([&] { store(*survivor_.cache, kKey); });
+  EXPECT_TRUE(store(*survivor_.cache, "another key"));
+  EXPECT_EQ(expulsions(), 1U);
+  kill_child();
+  EXPECT_TRUE(store(*survivor_.cache, kKey));
+  expect_clean();
+}
+
+INSTANTIATE_TEST_SUITE_P(Proc, OtherNamespaceTest, testing::Bool(), [](const auto& own) {
+  return own.param ? std::string("Own") : std::string("Shared");
+});
 
 TEST_F(HungHolderTest, WhoFillsForLongIsNotHung) {
   busy_ = true;
@@ -451,6 +670,39 @@ TEST_F(HungHolderTest, WhoFillsForLongIsNotHung) {
   EXPECT_EQ(child_state(), InstanceState::kActive);
   kill_child();
   expect_clean();
+}
+
+// Nobody else would come: its place is taken, and nobody waits for anything that it holds.
+TEST(StoppedAgentTest, IsReplacedByThoseItWorksFor) {
+  char directory[] = "/tmp/mcs-hung-XXXXXX";
+  ASSERT_NE(::mkdtemp(directory), nullptr);
+  mcs_domain_options options{};
+  options.name = "hung";
+  options.directory = directory;
+  options.size = 16U << 20;
+  options.server = "server/1";
+  options.hang_limit_ms = kHangLimitMs;
+  char error[256] = "";
+  mcs_process* process = mcs_join(&options, nullptr, error, sizeof error);
+  ASSERT_NE(process, nullptr) << error;
+  const Instance& me = *process->instance;
+  const auto agent = [&]() -> pid_t {
+    const runtime::InstanceId id{me.events(0).agent.load()};
+    return !id.valid() || me.is_dead(id) ? 0 : me.slot(id.slot()).pid;
+  };
+  const auto limit = std::chrono::steady_clock::now() + kLongEnough;
+  const auto tick_until = [&](const std::function<bool()>& done) {
+    for (; !done() && std::chrono::steady_clock::now() < limit; ::usleep(5000)) mcs_tick(process);
+    return done();
+  };
+  EXPECT_TRUE(tick_until([&] { return agent() != 0; })) << "is mcs-agent built?";
+  const pid_t stopped = agent();
+  if (stopped > 1) {
+    EXPECT_EQ(::kill(stopped, SIGSTOP), 0);
+    EXPECT_TRUE(tick_until([&] { return agent() != 0 && agent() != stopped; }));
+  }
+  mcs_leave(process);
+  std::filesystem::remove_all(directory);
 }
 
 }  // namespace

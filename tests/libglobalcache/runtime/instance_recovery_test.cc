@@ -168,5 +168,33 @@ TEST_F(InstanceRecoveryTest, NobodyInheritsFromTheLivingOrFromWhomSomebodyRecove
   EXPECT_EQ(state(slot), InstanceState::kActive);
 }
 
+// All the slots that a domain has by default.
+TEST(ManyInstancesTest, AThousandAndTwentyFourAndNoMore) {
+  gsm::DomainSpec spec;
+  spec.name = "many";
+  spec.bytes_per_node = 256ULL << 20;
+  const auto domain = api::create_in_memory(spec, 1024, 0);
+  TestLiveness liveness;
+  std::vector<std::unique_ptr<Instance>> all;
+  for (unsigned i = 0; i < 1024; ++i) {
+    auto instance = Instance::join(*domain, liveness, {0, "server"});
+    ASSERT_TRUE(instance) << i << ": " << instance.error().message;
+    (*instance)->activate();
+    all.push_back(std::move(*instance));
+  }
+  const auto refused = Instance::join(*domain, liveness, {0, "server"});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kNoSpace);
+  for (unsigned i = 1; i < 1024; i += 2) liveness.release(all[i]->slot_number());
+  EXPECT_EQ(all[0]->recover_all("test"), 512U);
+  for (unsigned i = 1; i < 1024; i += 2) {
+    all[i] = std::move(Instance::join(*domain, liveness, {0, "server"}).value());
+    all[i]->activate();
+  }
+  EXPECT_FALSE(Instance::join(*domain, liveness, {0, "server"}));
+  for (const auto& instance : all) instance->leave();
+  EXPECT_TRUE(Instance::join(*domain, liveness, {0, "server"}));
+}
+
 }  // namespace
 }  // namespace mcs::runtime
