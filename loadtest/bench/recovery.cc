@@ -75,16 +75,18 @@ Result<void> measure_deaths(Crowd& crowd, Row& row) {
   auto pids = crowd.bring(row.deaths, row.pins, kLookups);
   if (!pids) return tl::unexpected(pids.error());
   std::uint64_t killed_at = 0;
-  const auto noticed = kill_all(*pids, killed_at);
-  const auto recovered = crowd.recovered_at(*pids);
+  auto noticed = kill_all(*pids, killed_at);
+  const auto recovered = crowd.recoveries(*pids);
   if (!recovered) return tl::unexpected(recovered.error());
-  // Of all together: from the first notice to the last one recovered.
-  const std::uint64_t first = *std::min_element(noticed.begin(), noticed.end());
-  const std::uint64_t last_notice = *std::max_element(noticed.begin(), noticed.end());
-  const std::uint64_t last = *std::max_element(recovered->begin(), recovered->end());
-  row.notice.add(last_notice - killed_at);
-  // The agent may have been told a moment before this process was.
-  const std::uint64_t from = row.deaths == 1 ? first : last_notice;
+  std::uint64_t last = 0;
+  for (std::size_t i = 0; i < noticed.size(); ++i) {
+    // Whoever recovers may be told a moment before this process is.
+    noticed[i] = std::min(noticed[i], (*recovered)[i].detected_ns);
+    last = std::max(last, (*recovered)[i].resumed_ns);
+  }
+  // Of all together: from the last notice to the last one recovered.
+  const std::uint64_t from = *std::max_element(noticed.begin(), noticed.end());
+  row.notice.add(from - killed_at);
   row.repair.add(last > from ? last - from : 0);
   return {};
 }
@@ -147,7 +149,7 @@ Result<Histogram> look_up_while_killing(Crowd& crowd, const Row& row, Victim kin
   if (!killed) return tl::unexpected(killed.error());
   if (kind == Victim::kMember) {
     pids.erase(pids.begin(), pids.end() - std::min<std::ptrdiff_t>(100, std::ssize(pids)));
-    if (const auto all = crowd.recovered_at(pids); !all) return tl::unexpected(all.error());
+    if (const auto all = crowd.recoveries(pids); !all) return tl::unexpected(all.error());
   }
   return latencies;
 }

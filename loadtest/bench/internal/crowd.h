@@ -65,9 +65,13 @@ class Crowd {
                                    Victim kind = Victim::kMember);
   // The processor of whoever looks up.
   static constexpr int kSurvivorsCpu = 0;
-  // When what these processes held was free again, by the recoverer's events; CLOCK_MONOTONIC, ns,
-  // in the order of `pids`.
-  Result<std::vector<std::uint64_t>> recovered_at(const std::vector<pid_t>& pids) const;
+  // When the recoverer of each was told of its death, and when what it held was free again, by the
+  // recoverers' events; CLOCK_MONOTONIC, ns, in the order of `pids`.
+  struct Recovery {
+    std::uint64_t detected_ns = 0;
+    std::uint64_t resumed_ns = 0;
+  };
+  Result<std::vector<Recovery>> recoveries(const std::vector<pid_t>& pids) const;
   // mcsctl verify: nothing leaked, nothing wrong.
   Result<void> verify() const;
 

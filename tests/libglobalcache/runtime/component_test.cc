@@ -644,7 +644,7 @@ TEST_F(ComponentProcessTest, TheAgentEndsAProcessWhoseThreadHangsInsideTheLock) 
     });
     for (;; ::usleep(2000)) self->component->tick();
   });
-  RunningAgent agent(watcher, 50);
+  RunningAgent agent(watcher, 300);
   child.tell('g');
   EXPECT_EQ(child.listen(), 'y');
   bool seen = false;
