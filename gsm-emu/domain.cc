@@ -110,6 +110,7 @@ SegmentHeader make_header(const DomainSpec& spec, const Geometry& geometry, std:
   header.incarnation = 1;
   header.size = spec.bytes_per_node / kPageSize * kPageSize;
   header.meta_bytes = geometry.meta_bytes;
+  header.flags = spec.separate_kernels ? kSeparateKernels : 0;
   header.remote_penalty_percent = spec.remote_penalty_percent;
   if (spec.remote_penalty_percent > 100) {
     header.remote_extra_ns =

@@ -36,6 +36,7 @@ struct DomainSpec {
   std::string group;  // empty: the owner's
   std::uint32_t mode = 0600;
   std::uint32_t remote_penalty_percent = 100;
+  bool separate_kernels = false;
 };
 
 /// What the layers above need in each segment.
@@ -78,6 +79,7 @@ class Domain {
   /// The segment of a node; never null.
   Segment& segment(std::uint32_t node) const { return *segments_[node]; }
   const SegmentHeader& header() const { return segments_.front()->header(); }
+  bool separate_kernels() const { return (header().flags & kSeparateKernels) != 0; }
   /// From which node this process looks at the domain.
   void set_viewer(std::uint32_t node);
 

@@ -26,7 +26,10 @@
 namespace mcs::gsm {
 
 inline constexpr std::uint64_t kSegmentMagic = 0x4d43532d47534d31;  // "MCS-GSM1"
-inline constexpr std::uint32_t kHeaderVersion = 1;
+inline constexpr std::uint32_t kHeaderVersion = 2;
+/// SegmentHeader::flags: each node has a kernel of its own, so that what this kernel says of another
+/// node's processes proves nothing, also where the emulation runs them all on one.
+inline constexpr std::uint32_t kSeparateKernels = 1;
 inline constexpr std::size_t kPageSize = 4096;
 inline constexpr std::uint32_t kMaxNodes = 16;
 inline constexpr std::size_t kMaxDomainName = 32;
@@ -46,6 +49,8 @@ struct SegmentHeader {
   std::uint64_t meta_bytes;   // header + metadata; payload starts here
   std::uint32_t remote_penalty_percent;  // 100 = as fast as local memory
   std::uint32_t remote_extra_ns;         // charged per cache line of another node's memory
+  std::uint32_t flags;                   // kSeparateKernels
+  std::uint32_t reserved;
   std::uint64_t user[40];                // geometry of the layers above
   std::uint64_t checksum;                // XXH3 of everything before it
 };

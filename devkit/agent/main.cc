@@ -69,6 +69,9 @@ int main(int argc, char** argv) {
   app.add_option("--hang-limit-ms", options.hang_limit_ms,
                  "how long a stopped process may hold what others need, ms")
       ->capture_default_str();
+  app.add_option("--node-limit-ms", options.node_limit_ms,
+                 "how long another node may be silent, ms [the hang limit; 1000 where each node has a "
+                 "kernel of its own]");
   app.add_option("--linger-ms", options.linger_ms, "how long to stay when nobody is left, ms")
       ->capture_default_str();
   CLI11_PARSE(app, argc, argv);

@@ -6,6 +6,7 @@
 #include "libglobalcache/cache/layout.h"
 #include "libglobalcache/runtime/instance.h"
 #include "libglobalcache/runtime/statistics.h"
+#include "libglobalcache/runtime/view.h"
 
 namespace mcs::ctl {
 namespace {
@@ -26,7 +27,8 @@ json cells_json(const Row& row) {
   return cells;
 }
 
-json segment_json(const cache::View& view, runtime::Liveness& liveness, std::uint32_t node,
+json segment_json(const cache::View& view, const std::optional<runtime::View>& domain_view,
+                  runtime::Liveness& liveness, std::uint32_t node,
                   const cache::SegmentUsage& usage) {
   const gsm::SegmentHeader& header = view.domain().segment(node).header();
   const auto entries = [&](cache::EntryState state) {
@@ -37,6 +39,8 @@ json segment_json(const cache::View& view, runtime::Liveness& liveness, std::uin
           {"bytes", header.size},
           {"lost", usage.lost},
           {"agent", liveness.held(runtime::kAgentByte + node)},
+          {"member", domain_view && domain_view->has_member(node)},
+          {"in_view", domain_view && domain_view->has_segment(node)},
           {"space_bytes", usage.units * cache::kUnitBytes},
           {"used_bytes", usage.units_used * cache::kUnitBytes},
           {"free_bytes", (usage.units - usage.units_used) * cache::kUnitBytes},
@@ -76,18 +80,25 @@ std::string as_text(const json& all) {
     text += fmt::format(", remote memory {:.1f} times as slow as local",
                         all["remote_penalty_percent"].get<double>() / 100);
   }
+  text += all["view"].is_null()
+              ? "\nno view of the domain can be read"
+              : fmt::format("\nview {}", all["view"]["generation"].get<unsigned>());
   text += "\n\nnode  agent      used      free   sealed  filling  retired\n";
   for (const json& s : all["segments"]) {
     if (s["lost"].get<bool>()) {
-      text += fmt::format("{:>4}  its memory does not answer\n", s["node"].get<unsigned>());
+      text += fmt::format("{:>4}  its memory does not answer{}\n", s["node"].get<unsigned>(),
+                          s["member"].get<bool>() ? "" : "; expelled");
       continue;
     }
     text += fmt::format(
-        "{:>4}  {:<5}  {:>8}  {:>8}  {:>7}  {:>7}  {:>7}\n", s["node"].get<unsigned>(),
+        "{:>4}  {:<5}  {:>8}  {:>8}  {:>7}  {:>7}  {:>7}{}\n", s["node"].get<unsigned>(),
         s["agent"].get<bool>() ? "yes" : "no", readable_bytes(s["used_bytes"].get<std::uint64_t>()),
         readable_bytes(s["free_bytes"].get<std::uint64_t>()),
         s["entries"]["sealed"].get<std::uint64_t>(), s["entries"]["filling"].get<std::uint64_t>(),
-        s["entries"]["retired"].get<std::uint64_t>());
+        s["entries"]["retired"].get<std::uint64_t>(),
+        !s["member"].get<bool>()    ? "  node expelled"
+        : !s["in_view"].get<bool>() ? "  segment not in the view"
+                                    : "");
   }
   text += "\nslot  node      pid  state     pins  fills  retired  server\n";
   for (const json& i : all["instances"]) {
@@ -133,9 +144,25 @@ int status(const Common& common) {
               {"nodes", header.node_count},
               {"bytes_per_node", header.size},
               {"remote_penalty_percent", header.remote_penalty_percent},
+              {"separate_kernels", opened->domain->separate_kernels()},
               {"slots", view.slot_count()},
               {"segments", json::array()},
               {"instances", json::array()}};
+  const runtime::Views views(*opened->domain);
+  const std::optional<runtime::View> domain_view = views.current();
+  if (domain_view) {
+    json members = json::array();
+    json segments = json::array();
+    for (std::uint32_t node = 0; node < header.node_count; ++node) {
+      if (domain_view->has_member(node)) members.push_back(node);
+      if (domain_view->has_segment(node)) segments.push_back(node);
+    }
+    all["view"] = {{"generation", domain_view->generation},
+                   {"members", std::move(members)},
+                   {"segments", std::move(segments)}};
+  } else {
+    all["view"] = nullptr;
+  }
   std::uint64_t units = 0;
   std::uint64_t used = 0;
   std::array<std::uint64_t, 6> by_state{};
@@ -146,7 +173,7 @@ int status(const Common& common) {
       used += usage.units_used;
       for (std::size_t i = 0; i < by_state.size(); ++i) by_state[i] += usage.by_state[i];
     }
-    all["segments"].push_back(segment_json(view, *opened->liveness, node, usage));
+    all["segments"].push_back(segment_json(view, domain_view, *opened->liveness, node, usage));
   }
   all["entries"] = {{"sealed", by_state[static_cast<unsigned>(cache::EntryState::kSealed)]},
                     {"filling", by_state[static_cast<unsigned>(cache::EntryState::kFilling)]},

@@ -55,6 +55,7 @@ struct UpOptions {
   std::string group;
   std::string mode;
   double remote_penalty = 1;
+  bool separate_kernels = false;
 };
 int up(const Common& common, const UpOptions& options);
 int status(const Common& common);

@@ -289,6 +289,7 @@ int up(const Common& common, const UpOptions& options) {
   }
   config->spec.remote_penalty_percent =
       static_cast<std::uint32_t>(std::lround(options.remote_penalty * 100));
+  config->spec.separate_kernels = options.separate_kernels;
   const auto created = api::create(config->spec);
   if (!created) {
     Error error = created.error();
@@ -307,7 +308,8 @@ int up(const Common& common, const UpOptions& options) {
                 {"layout", this_layout()},
                 {"nodes", header.node_count},
                 {"bytes_per_node", header.size},
-                {"remote_penalty_percent", header.remote_penalty_percent}},
+                {"remote_penalty_percent", header.remote_penalty_percent},
+                {"separate_kernels", (*created)->separate_kernels()}},
                fmt::format("domain {}: {} x {} MiB at {}\n", common.name, header.node_count,
                            header.size >> 20, (*created)->path()));
 }

@@ -53,6 +53,8 @@ int main(int argc, char** argv) {
   up_app->add_option("--mode", up_options.mode, "permission bits, octal [0600]");
   up_app->add_option("--remote-penalty", up_options.remote_penalty,
                      "how many times as long an access to another node's memory takes [1]");
+  up_app->add_flag("--separate-kernels", up_options.separate_kernels,
+                   "nodes judge each other by heartbeats only, as if each had its own kernel");
   add_json(*up_app, common);
 
   CLI::App* status_app =

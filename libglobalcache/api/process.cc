@@ -52,6 +52,12 @@ void log_events(mcs_process& process) {
             slot.server, slot.pid, slot.node, process.domain->name(), slot.cause, slot.fills));
         continue;
       }
+      if (slot.kind == static_cast<std::uint32_t>(runtime::EventKind::kViewChanged)) {
+        process.log(2, fmt::format("node {} of domain {}: {}; {}, {:.3f} ms", slot.node,
+                                   process.domain->name(), slot.cause, slot.server,
+                                   static_cast<double>(slot.resumed_ns - slot.detected_ns) / 1e6));
+        continue;
+      }
       process.log(2, fmt::format(
           "recovered {} pid {} on node {} of domain {} ({}) in {:.3f} ms: {} locks, {} pins, "
           "{} fills, {} retired entries given back",

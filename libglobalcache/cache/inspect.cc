@@ -45,6 +45,8 @@ const char* event_kind_name(std::uint32_t kind) {
       return "expelled";
     case runtime::EventKind::kComponentRecovered:
       return "component-recovered";
+    case runtime::EventKind::kViewChanged:
+      return "view-changed";
     case runtime::EventKind::kNone:
       break;
   }

@@ -13,11 +13,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <bit>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 
 #include "libglobalcache/runtime/global_mutex.h"
 
@@ -326,7 +328,7 @@ void Agent::end(std::uint32_t slot, const Watched& watched) {
   // Its own node's agent may know it, and kill it, if there is one.
   const std::uint32_t node = instance_.slot(slot).node;
   if (watched.pidfd < 0 && node != instance_.node() &&
-      instance_.liveness().held(kAgentByte + node)) {
+      (instance_.domain().separate_kernels() || instance_.liveness().held(kAgentByte + node))) {
     return;
   }
   const bool traced = pid > 0 && is_traced(pid);
@@ -357,7 +359,7 @@ void Agent::look_around() {
       }
       continue;
     }
-    if (!instance_.liveness().held(slot)) {
+    if (!instance_.lives(slot)) {
       instance_.recover(slot, "liveness lock");
       continue;
     }
@@ -381,6 +383,79 @@ void Agent::look_around() {
   }
 }
 
+// On one kernel: neither an agent nor an instance of the node is left, though it has had some.
+bool Agent::has_ended(std::uint32_t node) const {
+  if (instance_.liveness().held(kAgentByte + node)) return false;
+  for (std::uint32_t slot = 0; slot < instance_.slot_count(); ++slot) {
+    const std::uint64_t word = instance_.control(slot).state.load(std::memory_order_acquire);
+    const InstanceState state = StateWord::state(word);
+    if (state == InstanceState::kFree || state == InstanceState::kInvalid) continue;
+    if (instance_.slot(slot).node == node && instance_.liveness().held(slot)) return false;
+  }
+  return true;
+}
+
+void Agent::take_effect(const NodeWatch::Change& change) {
+  const std::uint64_t agreed_ns = monotonic_ns();
+  const unsigned expelled = instance_.expel_outsiders();
+  const std::uint64_t repaired_ns = monotonic_ns();
+  // Whoever is first tells of it.
+  Word* announced = nullptr;
+  for (std::uint32_t node = 0; node < instance_.views().nodes() && announced == nullptr; ++node) {
+    if (instance_.domain().segment(node).lost()) continue;
+    announced = &instance_.views().area(node).announced.word;
+  }
+  if (announced == nullptr) return;
+  std::uint64_t seen = announced->load(std::memory_order_acquire);
+  const View& now = change.now;
+  if (seen >= now.generation || !announced->compare_exchange_strong(seen, now.generation)) return;
+  Event event{};
+  event.kind = static_cast<std::uint32_t>(EventKind::kViewChanged);
+  event.recoverer = instance_.id().value;
+  event.wall_ms = wall_ms();
+  event.detected_ns = change.detected_ns != 0 ? change.detected_ns : agreed_ns;
+  event.agreed_ns = agreed_ns;
+  event.repaired_ns = repaired_ns;
+  event.resumed_ns = monotonic_ns();
+  event.retired = expelled;
+  const auto other = static_cast<std::uint16_t>(
+      change.before.members != now.members ? change.before.members ^ now.members
+                                           : change.before.segments ^ now.segments);
+  event.node = other == 0 ? instance_.node() : static_cast<std::uint32_t>(std::countr_zero(other));
+  std::snprintf(event.server, sizeof event.server, "view %u: members %x, segments %x", now.generation,
+                static_cast<unsigned>(now.members), static_cast<unsigned>(now.segments));
+  std::snprintf(event.cause, sizeof event.cause, "%s",
+                change.detected_ns != 0 ? change.cause : "decided by others");
+  instance_.publish_event(std::move(event));
+}
+
+void Agent::watch_nodes(const std::atomic<bool>& stop) {
+  NodeWatch::Options options;
+  const bool separate = instance_.domain().separate_kernels();
+  options.limit_ms = options_.node_limit_ms != 0 ? options_.node_limit_ms
+                     : separate                  ? 1000
+                                                 : options_.hang_limit_ms;
+  options.tick_ms = options_.beat_ms;
+  if (!separate) {
+    options.certainly_gone = [this](std::uint32_t node) { return has_ended(node); };
+  }
+  NodeWatch watch(instance_.views(), instance_.domain(), instance_.node(), options);
+  while (!stop.load(std::memory_order_acquire)) {
+    // Work under way in the first thread may take long; a hang may not.
+    if (monotonic_ns() - awake_ns_.load(std::memory_order_acquire) <
+        options_.hang_limit_ms * 1000000ULL) {
+      const NodeWatch::Change change = watch.tick(monotonic_ns());
+      if (change) {
+        take_effect(change);
+      } else {
+        instance_.expel_outsiders();
+      }
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(options_.beat_ms));
+  }
+  watch.rest();
+}
+
 bool Agent::run(const volatile bool* stop) {
   sockaddr_un address;
   socket_ = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -400,10 +475,22 @@ bool Agent::run(const volatile bool* stop) {
   instance_.events(instance_.node()).agent.store(instance_.id().value, std::memory_order_release);
   std::uint64_t alone_since = 0;
   std::uint64_t last_look = 0;
+  awake_ns_.store(monotonic_ns(), std::memory_order_release);
+  std::atomic<bool> over{false};
+  std::thread watcher([&] { watch_nodes(over); });
+  struct Join {
+    std::atomic<bool>& over;
+    std::thread& thread;
+    ~Join() {
+      over.store(true, std::memory_order_release);
+      thread.join();
+    }
+  } join{over, watcher};
   while (stop == nullptr || !*stop) {
     epoll_event events[64];
     const int n = ::epoll_wait(epoll_, events, 64, 20);
     const std::uint64_t now = monotonic_ns();
+    awake_ns_.store(now, std::memory_order_release);
     for (int i = 0; i < n; ++i) {
       const auto slot = static_cast<std::uint32_t>(events[i].data.u64);
       if (slot == kSocketEvent) {

@@ -7,16 +7,22 @@
 // limit while somebody asks. Who is traced, or may not be killed (another user, a pid namespace where
 // it cannot be seen), is expelled instead. A stopped process that nobody needs is left alone.
 //
+// A second thread speaks for the node (node_watch.h): it beats, judges other nodes and takes part in
+// views, and expels the instances of nodes that are not in the view. It beats only while the first one
+// gets on.
+//
 // Instances tell the agent of themselves with a datagram to DOMAIN/agent.<node> that carries a pidfd
 // (SCM_RIGHTS works across pid namespaces); the pidfd becomes readable when the process is gone.
 // Those that did not are looked after through their liveness locks.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <string>
 
 #include "libglobalcache/runtime/instance.h"
+#include "libglobalcache/runtime/node_watch.h"
 
 namespace mcs::runtime {
 
@@ -43,6 +49,10 @@ class Agent {
   struct Options {
     std::uint32_t hang_limit_ms = 5000;
     std::uint32_t linger_ms = 1500;  // how long to stay when nobody uses the domain
+    // How long another node may be silent. 0: the hang limit, where the kernel reports ends of
+    // processes anyway, and a second where each node has a kernel of its own.
+    std::uint32_t node_limit_ms = 0;
+    std::uint32_t beat_ms = 50;
   };
   /// `instance` is active; `tick` is called about every 100 ms.
   Agent(Instance& instance, std::string domain_path, Options options, std::function<void()> tick);
@@ -79,6 +89,9 @@ class Agent {
   void end(std::uint32_t slot, const Watched& watched);
   bool anybody_else() const;
   void forget(std::uint32_t slot);
+  void watch_nodes(const std::atomic<bool>& stop);
+  void take_effect(const NodeWatch::Change& change);
+  bool has_ended(std::uint32_t node) const;
 
   Instance& instance_;
   std::string path_;
@@ -89,6 +102,7 @@ class Agent {
   int epoll_ = -1;
   std::map<std::uint32_t, Watched> watched_;
   std::uint32_t hellos_ = 0;
+  std::atomic<std::uint64_t> awake_ns_{0};  // when the first thread last came around
 };
 
 }  // namespace mcs::runtime

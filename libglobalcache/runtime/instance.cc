@@ -76,6 +76,8 @@ Instance::Instance(gsm::Domain& domain, Liveness& liveness, JoinOptions options)
     : domain_(domain),
       liveness_(liveness),
       options_(std::move(options)),
+      views_(domain),
+      separate_kernels_(domain.separate_kernels()),
       geometry_(RuntimeGeometry::load(domain.header().user)),
       slot_count_(static_cast<std::uint32_t>(geometry_.slots_per_node * domain.node_count())),
       recovering_(slot_count_) {}
@@ -165,7 +167,7 @@ bool Instance::take(std::uint32_t number) {
 // already goes on.
 bool Instance::inherit(std::uint32_t number) {
   SlotControl& mine = control(number);
-  if (liveness_.held(number) || !liveness_.acquire(number)) return false;
+  if (lives(number) || !liveness_.acquire(number)) return false;
   const std::uint64_t word = mine.state.load(std::memory_order_acquire);
   const InstanceState state = StateWord::state(word);
   if (state != InstanceState::kFree && state != InstanceState::kInvalid) {
@@ -236,9 +238,20 @@ void Instance::set_steps(RecoverySteps* steps) {
 void Instance::activate() {
   SlotControl& mine = control(slot_number());
   mine.blocked.store(0, std::memory_order_relaxed);
+  views_.look();
   std::uint64_t word = StateWord::make(InstanceState::kJoining, id_.incarnation());
-  mine.state.compare_exchange_strong(
-      word, StateWord::make(InstanceState::kActive, id_.incarnation()), std::memory_order_acq_rel);
+  const std::uint64_t active = StateWord::make(InstanceState::kActive, id_.incarnation());
+  const std::uint64_t expelled = StateWord::make(InstanceState::kExpelled, id_.incarnation());
+  if (!mine.state.compare_exchange_strong(word, is_outsider() ? expelled : active)) return;
+  // Whoever expels our node may have looked at this slot just before.
+  views_.look();
+  word = active;
+  if (is_outsider()) mine.state.compare_exchange_strong(word, expelled);
+}
+
+bool Instance::is_outsider() const {
+  const View view = views_.mine();
+  return view.generation != 0 && !view.has_member(options_.node);
 }
 
 void Instance::leave() {
@@ -267,7 +280,7 @@ bool Instance::is_dead(InstanceId id) const {
     return true;
   }
   if (id == id_) return false;
-  return !liveness_.held(id.slot());
+  return !lives(id.slot());
 }
 
 void Instance::report_blocking(InstanceId holder) const {
@@ -299,11 +312,15 @@ bool Instance::waits_for_the_expelled(InstanceId holder) const {
 bool Instance::expel(InstanceId id, const char* cause) {
   Event event{};
   event.detected_ns = monotonic_ns();
-  std::uint64_t word = StateWord::make(InstanceState::kActive, id.incarnation());
-  if (!control(id.slot()).state.compare_exchange_strong(
-          word, StateWord::make(InstanceState::kExpelled, id.incarnation()))) {
-    return false;
-  }
+  std::uint64_t word = control(id.slot()).state.load();
+  do {
+    const InstanceState state = StateWord::state(word);
+    if (StateWord::incarnation(word) != id.incarnation() ||
+        (state != InstanceState::kActive && state != InstanceState::kJoining)) {
+      return false;
+    }
+  } while (!control(id.slot()).state.compare_exchange_weak(
+      word, StateWord::make(InstanceState::kExpelled, id.incarnation())));
   event.agreed_ns = monotonic_ns();
   event.fills = steps_ == nullptr ? 0 : steps_->pass_on(id);
   const Slot& their = slot(id.slot());
@@ -319,6 +336,24 @@ bool Instance::expel(InstanceId id, const char* cause) {
   std::snprintf(event.cause, sizeof event.cause, "%s", cause);
   publish_event(std::move(event));
   return true;
+}
+
+unsigned Instance::expel_outsiders() {
+  const View view = views_.mine();
+  if (view.generation == 0 || view.members == View::first(views_.nodes()).members) return 0;
+  unsigned expelled = 0;
+  for (std::uint32_t number = 0; number < slot_count_; ++number) {
+    const std::uint64_t word = control(number).state.load(std::memory_order_acquire);
+    const InstanceState state = StateWord::state(word);
+    if (number == slot_number() || view.has_member(slot(number).node) ||
+        (state != InstanceState::kActive && state != InstanceState::kJoining)) {
+      continue;
+    }
+    if (expel(InstanceId::make(number, StateWord::incarnation(word)), "its node was expelled")) {
+      ++expelled;
+    }
+  }
+  return expelled;
 }
 
 void Instance::pass_on(std::uint32_t number) {
@@ -436,7 +471,7 @@ bool Instance::recover(std::uint32_t number, const char* cause, std::uint64_t de
   const InstanceState state = StateWord::state(word);
   if (state == InstanceState::kFree || state == InstanceState::kInvalid) return true;
   const auto is_over = [&](std::uint64_t seen) {
-    return (exited != 0 && StateWord::incarnation(seen) == exited) || !liveness_.held(number);
+    return (exited != 0 && StateWord::incarnation(seen) == exited) || !lives(number);
   };
   if (!is_over(word)) return false;
   if (detected_ns == 0) detected_ns = monotonic_ns();
@@ -557,7 +592,7 @@ unsigned Instance::recover_all(const char* cause) {
     const std::uint64_t word = control(number).state.load(std::memory_order_acquire);
     const InstanceState state = StateWord::state(word);
     if (state == InstanceState::kFree || state == InstanceState::kInvalid) continue;
-    if (number == slot_number() || liveness_.held(number)) continue;
+    if (number == slot_number() || lives(number)) continue;
     if (recover(number, cause)) ++recovered;
   }
   return recovered;
@@ -582,6 +617,8 @@ void Instance::tick() {
   std::uint64_t word = StateWord::make(InstanceState::kExpelled, id_.incarnation());
   // While one of its threads hangs with a lock held it would be expelled again and again.
   if (!expelled() || holds_a_lock()) return;
+  views_.look();
+  if (is_outsider()) return;
   control(slot_number())
       .state.compare_exchange_strong(
           word, StateWord::make(InstanceState::kActive, id_.incarnation()));

@@ -21,6 +21,10 @@
 //      records. Or it dies, and is recovered like any other.
 // Model: docs/protocols/expulsion.pml.
 //
+// The instances of a node that is not in the view are expelled as well, and stay so until it is
+// admitted again. Where nodes have kernels of their own nobody else declares them dead: the node's own
+// processes recover them when it comes back.
+//
 // A joiner that finds no FREE slot may inherit a dead instance's: it takes the slot's liveness byte,
 // becomes its recoverer under the dead one's own name, and does the same steps for the slot it is
 // in. Until that is done everything is as if the dead instance had gone on, so that a kill in between
@@ -39,6 +43,7 @@
 #include "gsm-emu/result.h"
 #include "libglobalcache/runtime/layout.h"
 #include "libglobalcache/runtime/liveness.h"
+#include "libglobalcache/runtime/view.h"
 
 namespace mcs::runtime {
 
@@ -157,6 +162,14 @@ class Instance {
   int claim_mutex_record(LockRef ref);
   void release_mutex_record(int record);
 
+  /// The domain's view as this process knows it; look() at it before judging by it.
+  Views& views() { return views_; }
+  const Views& views() const { return views_; }
+  /// Whether the process in a slot that is not FREE lives, as far as this process may judge: of those of
+  /// a node with another kernel it may not, and takes them to live.
+  bool lives(std::uint32_t slot) const {
+    return (separate_kernels_ && this->slot(slot).node != options_.node) || liveness_.held(slot);
+  }
   /// Whether the instance `id` is certainly gone: its slot has moved on, or its lock is free.
   bool is_dead(InstanceId id) const;
   /// Somebody waits in vain for what `holder` should do. It is reported in SlotControl.blocked, or if
@@ -168,11 +181,13 @@ class Instance {
     return control(id.slot()).state.load(std::memory_order_seq_cst) ==
            StateWord::make(InstanceState::kExpelled, id.incarnation());
   }
-  /// Take a living instance that others wait for out of their way, without ending it. False: it is not
-  /// active any more.
+  /// Take a living instance that others wait for, or whose node is not in the view, out of their way,
+  /// without ending it. False: it is neither active nor joining any more.
   bool expel(InstanceId id, const char* cause);
   /// Of one that is expelled: what a dead agent has not come to, and what it has begun since.
   void pass_on(std::uint32_t slot);
+  /// Expel whoever belongs to a node that is not in the view. Returns how many.
+  unsigned expel_outsiders();
   /// Recover the instance in `slot` if it is dead. True: nothing is left to recover there. False also
   /// while another thread of this process is at it.
   /// `exited`: the incarnation whose exit the kernel reported, which outranks a liveness lock that a
@@ -183,7 +198,8 @@ class Instance {
   /// Look at every slot; recover the dead. Returns how many were recovered.
   unsigned recover_all(const char* cause);
 
-  /// Count the heartbeat; come back if this instance was expelled and holds no lock.
+  /// Count the heartbeat; come back if this instance was expelled, holds no lock, and its node is in the
+  /// view.
   void tick();
 
   EventRing& events(std::uint32_t node) const;
@@ -198,6 +214,7 @@ class Instance {
  private:
   Instance(gsm::Domain& domain, Liveness& liveness, JoinOptions options);
   void become(InstanceId id);
+  bool is_outsider() const;
   bool take(std::uint32_t slot);
   bool inherit(std::uint32_t slot);
   void introduce();
@@ -215,6 +232,8 @@ class Instance {
   gsm::Domain& domain_;
   Liveness& liveness_;
   JoinOptions options_;
+  Views views_;
+  bool separate_kernels_;
   RuntimeGeometry geometry_;
   std::uint32_t slot_count_;
   InstanceId id_;

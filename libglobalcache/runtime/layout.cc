@@ -52,6 +52,7 @@ void format(gsm::Segment& segment, const RuntimeGeometry& g) {
     controls[i].state.store(StateWord::make(InstanceState::kFree, 0), std::memory_order_relaxed);
     auto* slot = reinterpret_cast<Slot*>(base + g.slots + i * g.slot_bytes);
     slot->tag = kSlotTag;
+    slot->node = segment.node();
     slot->number = static_cast<std::uint32_t>(segment.node() * g.slots_per_node + i);
   }
   auto* totals = reinterpret_cast<StatTotals*>(base + g.totals);

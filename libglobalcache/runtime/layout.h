@@ -221,6 +221,7 @@ enum class EventKind : std::uint32_t {
   kDamageRepaired = 3,
   kExpelled = 4,
   kComponentRecovered = 5,
+  kViewChanged = 6,
 };
 
 /// History of recovery events. Slot i of the ring belongs to whoever drew ticket i (fetch_add);
@@ -265,8 +266,10 @@ struct ViewArea {
   std::array<Line, gsm::kMaxNodes> heartbeat;
   std::array<Line, gsm::kMaxNodes> accused;
   std::array<Line, gsm::kMaxNodes> challenge;
+  std::array<Line, gsm::kMaxNodes> asks;
+  Line announced;  // generation whose event is in the history
 };
-static_assert(sizeof(ViewArea) == (1 + 3 * gsm::kMaxNodes) * 64);
+static_assert(sizeof(ViewArea) == (2 + 4 * gsm::kMaxNodes) * 64);
 
 /// Where things are in a segment. Stored in SegmentHeader::user[0..15].
 struct RuntimeGeometry {

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+// Who suspects whom, and what comes of it, with a clock of the test's own.
+#include "libglobalcache/runtime/node_watch.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "libglobalcache/api/domain.h"
+#include "libglobalcache/cache/layout.h"
+
+namespace mcs::runtime {
+namespace {
+
+constexpr std::uint64_t kMs = 1000000;
+constexpr std::uint32_t kTick = 50;
+constexpr std::uint32_t kLimit = 1000;
+
+gsm::DomainSpec watched_spec(std::uint32_t nodes) {
+  gsm::DomainSpec spec;
+  spec.name = "watch";
+  spec.nodes = nodes;
+  spec.bytes_per_node = 16ULL << 20;
+  return spec;
+}
+
+class Cluster {
+ public:
+  explicit Cluster(std::uint32_t nodes)
+      : domain_(api::create_in_memory(watched_spec(nodes), 8 * nodes, 128)) {
+    for (std::uint32_t node = 0; node < nodes; ++node) add(node, *domain_);
+  }
+  void add(std::uint32_t node, gsm::Domain& domain, NodeWatch::Options options = {}) {
+    options.limit_ms = kLimit;
+    options.tick_ms = kTick;
+    views_.push_back(std::make_unique<Views>(domain));
+    agents_.push_back(std::make_unique<NodeWatch>(*views_.back(), domain, node, options));
+  }
+  Cluster() = default;
+  // All that are not asleep tick, one after the other.
+  void run(std::uint64_t ms) {
+    for (const std::uint64_t end = now_ + ms * kMs; now_ < end; now_ += kTick * kMs) {
+      for (std::size_t i = 0; i < agents_.size(); ++i) {
+        if (asleep.contains(i)) continue;
+        const NodeWatch::Change change = agents_[i]->tick(now_ + i * kMs);
+        if (change && change.detected_ns != 0) causes.insert(change.cause);
+      }
+    }
+  }
+  // How long until node i's view has these members; -1: not within 20 s.
+  int ms_until(std::size_t i, std::uint16_t members) {
+    const std::uint64_t begin = now_;
+    while (now_ - begin < 20000 * kMs) {
+      run(kTick);
+      if (views_[i]->mine().members == members) return static_cast<int>((now_ - begin) / kMs);
+    }
+    return -1;
+  }
+  View view(std::size_t i) const { return views_[i]->mine(); }
+  NodeWatch& agent(std::size_t i) { return *agents_[i]; }
+  Views& views(std::size_t i) { return *views_[i]; }
+  gsm::Domain& domain() { return *domain_; }
+  std::uint64_t now() const { return now_; }
+
+  std::set<std::size_t> asleep;
+  std::set<std::string> causes;
+
+ private:
+  std::unique_ptr<gsm::Domain> domain_;
+  std::vector<std::unique_ptr<Views>> views_;
+  std::vector<std::unique_ptr<NodeWatch>> agents_;
+  std::uint64_t now_ = 1000 * kMs;
+};
+
+TEST(NodeWatch, WhoBeatsStays) {
+  for (const std::uint32_t nodes : {1U, 2U, 3U, 4U}) {
+    Cluster cluster(nodes);
+    cluster.run(60000);
+    EXPECT_EQ(cluster.view(0).generation, 1U);
+    EXPECT_EQ(cluster.agent(0).doubt(), 1U);
+  }
+}
+
+TEST(NodeWatch, OfThreeTwoExpelTheSilentOne) {
+  Cluster cluster(3);
+  cluster.run(3000);
+  cluster.asleep = {1};
+  const int ms = cluster.ms_until(0, 5);
+  EXPECT_GE(ms, static_cast<int>(kLimit) - 100);
+  EXPECT_LE(ms, static_cast<int>(kLimit) + 200);
+  cluster.run(100);
+  EXPECT_EQ(cluster.view(2), (View{2, 5, 7}));
+  EXPECT_EQ(cluster.causes, std::set<std::string>{"heartbeat, two voices"});
+}
+
+TEST(NodeWatch, OfTwoTheOtherOneChallengesFirst) {
+  Cluster cluster(2);
+  cluster.run(3000);
+  cluster.asleep = {0};
+  const int ms = cluster.ms_until(1, 2);
+  EXPECT_GE(ms, static_cast<int>(kLimit + kLimit / 2) - 100);
+  EXPECT_LE(ms, static_cast<int>(kLimit + kLimit / 2) + 250);
+  EXPECT_EQ(cluster.causes, std::set<std::string>{"heartbeat, no answer"});
+}
+
+TEST(NodeWatch, OfFourTwoFallSilentAtOnce) {
+  Cluster cluster(4);
+  cluster.run(3000);
+  cluster.asleep = {0, 3};
+  EXPECT_LE(cluster.ms_until(1, 6), 1300);
+  cluster.run(100);
+  EXPECT_EQ(cluster.view(2), cluster.view(1));
+}
+
+TEST(NodeWatch, WhoWakesUpFindsItselfExpelledAndIsAdmitted) {
+  Cluster cluster(3);
+  cluster.run(3000);
+  cluster.asleep = {1};
+  ASSERT_GT(cluster.ms_until(0, 5), 0);
+  cluster.run(3000);
+  cluster.asleep = {};
+  cluster.run(kTick);
+  EXPECT_FALSE(cluster.agent(1).is_member()) << "its first tick says so";
+  EXPECT_LE(cluster.ms_until(1, 7), 300);
+  EXPECT_TRUE(cluster.causes.contains("it asked to be admitted"));
+  cluster.run(10000);
+  EXPECT_EQ(cluster.view(0), (View{3, 7, 7}));
+}
+
+TEST(NodeWatch, WhoWasAsleepItselfHasNoOpinion) {
+  for (const std::uint32_t nodes : {2U, 3U}) {
+    Cluster cluster(nodes);
+    cluster.run(3000);
+    for (std::size_t i = 0; i < nodes; ++i) cluster.asleep.insert(i);
+    cluster.run(8000);  // all at once, as on a machine that was suspended
+    cluster.asleep = {};
+    cluster.run(10000);
+    EXPECT_EQ(cluster.view(0).generation, 1U);
+  }
+}
+
+TEST(NodeWatch, OneVoiceExpelsNobodyWhoAnswers) {
+  Cluster cluster(3);
+  cluster.run(3000);
+  for (int i = 0; i < 200; ++i) {
+    for (std::uint32_t segment = 0; segment < 3; ++segment) {
+      cluster.views(0).area(segment).accused[0].word.store((1ULL << 32) | (6U << 16));
+    }
+    cluster.run(kTick);
+  }
+  EXPECT_EQ(cluster.view(1).generation, 1U);
+}
+
+TEST(NodeWatch, AFalseAlarmMakesTheNextOneLater) {
+  Cluster cluster(2);
+  cluster.run(3000);
+  cluster.asleep = {1};
+  cluster.run(kLimit + 200);  // accused and challenged
+  cluster.asleep = {};
+  cluster.run(2000);
+  EXPECT_EQ(cluster.view(0).generation, 1U);
+  EXPECT_EQ(cluster.agent(0).doubt(), 2U);
+  cluster.asleep = {1};
+  EXPECT_GE(cluster.ms_until(0, 1), static_cast<int>(3 * kLimit) - 100);
+}
+
+TEST(NodeWatch, CertainEvidenceNeedsNoPatience) {
+  Cluster cluster;
+  const auto domain = api::create_in_memory(watched_spec(2), 16, 128);
+  bool gone = false;
+  NodeWatch::Options options;
+  options.certainly_gone = [&](std::uint32_t node) { return gone && node == 1; };
+  cluster.add(0, *domain, options);
+  cluster.add(1, *domain);
+  cluster.run(3000);
+  cluster.asleep = {1};
+  gone = true;
+  EXPECT_LE(cluster.ms_until(0, 1), 200);
+  EXPECT_EQ(cluster.causes, std::set<std::string>{"all its processes have ended"});
+}
+
+TEST(NodeWatch, WhoLeftInPeaceIsNotJudged) {
+  Cluster cluster(3);
+  cluster.run(3000);
+  cluster.agent(2).rest();
+  cluster.asleep = {2};
+  cluster.run(20000);
+  EXPECT_EQ(cluster.view(0).generation, 1U);
+  // Of the two that are left one falls silent, and the third cannot be asked.
+  cluster.asleep = {1, 2};
+  EXPECT_GT(cluster.ms_until(0, 5), static_cast<int>(kLimit));
+}
+
+TEST(NodeWatch, ALostSegmentLeavesTheView) {
+  Cluster cluster(3);
+  cluster.run(3000);
+  cluster.domain().segment(0).mark_lost();
+  cluster.run(400);
+  EXPECT_EQ(cluster.view(0), (View{2, 7, 6}));
+  EXPECT_EQ(cluster.view(2), cluster.view(0));
+  // The one that all read hints from is gone; all goes on in the next.
+  cluster.run(10000);
+  cluster.asleep = {1};
+  EXPECT_GT(cluster.ms_until(0, 5), 0);
+}
+
+TEST(NodeWatch, TheLastOneAdmitsItself) {
+  Cluster cluster(2);
+  cluster.run(3000);
+  cluster.asleep = {1};
+  ASSERT_GT(cluster.ms_until(0, 1), 0);
+  cluster.asleep = {0};
+  EXPECT_GE(cluster.ms_until(1, 2), static_cast<int>(kLimit) - 100);
+  EXPECT_TRUE(cluster.causes.contains("nobody else is left"));
+  cluster.asleep = {};
+  EXPECT_GT(cluster.ms_until(0, 3), 0);
+}
+
+TEST(NodeWatch, WhoAloneDoesNotReachASegmentLeaves) {
+  gsm::DomainSpec spec = watched_spec(3);
+  char name[] = "/dev/shm/mcs-watch-test-XXXXXX";
+  ASSERT_NE(::mkdtemp(name), nullptr);
+  spec.directory = name;
+  {
+    Cluster cluster;
+    std::vector<std::unique_ptr<gsm::Domain>> domains;
+    domains.push_back(std::move(api::create(spec).value()));
+    domains.push_back(std::move(cache::open(name, spec.name).value()));
+    domains.push_back(std::move(cache::open(name, spec.name).value()));
+    for (std::uint32_t node = 0; node < 3; ++node) cluster.add(node, *domains[node]);
+    cluster.run(3000);
+    domains[1]->segment(2).mark_lost();
+    cluster.run(1000);
+    EXPECT_TRUE(cluster.agent(1).cut_off());
+    EXPECT_EQ(cluster.view(0), (View{2, 5, 7}));
+    EXPECT_EQ(cluster.view(1), cluster.view(0));
+  }
+  std::filesystem::remove_all(name);
+}
+
+}  // namespace
+}  // namespace mcs::runtime
