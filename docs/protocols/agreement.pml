@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Agreement between nodes on who belongs to the domain; the protocol in words: agreement.md. In
- * the code: runtime/view.cc (ballot, mend); the rest is not coded yet.
+ * the code: runtime/view.cc (ballot, mend), runtime/node_watch.cc (suspect, second), agent.cc (the rest).
  *
  *   suspect   a heartbeat has stalled, by my own clock: accuse
  *   second    three nodes or more: somebody else accuses too. Whoever suspects all others challenges

@@ -32,6 +32,9 @@ Result<Domain> Domain::up(const DomainOptions& options) {
   if (!options.owner.empty()) {
     argv.insert(argv.end(), {"--owner", options.owner});
   }
+  if (options.separate_kernels) {
+    argv.emplace_back("--separate-kernels");
+  }
   Domain domain(options.name);
   Guardian::instance().add_command(domain.down_command());
   domain.up_ = true;

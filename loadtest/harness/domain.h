@@ -14,6 +14,7 @@ struct DomainOptions {
   int nodes = 2;
   std::string memory = "256M";  // per node
   std::string owner;            // user the servers' workers run as; empty: the caller
+  bool separate_kernels = false;
 };
 
 // A domain of emulated global memory, made with gsm-emu and looked at with mcsctl. Removed by the

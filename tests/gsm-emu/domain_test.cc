@@ -147,7 +147,7 @@ TEST_F(DomainTest, AnotherFormatIsRefused) {
   SegmentHeader header = read_header(segment_path("one", 0));
   ++header.header_version;
   write_header(segment_path("one", 0), header, true);
-  expect_refused("one", ErrorCode::kIncompatible, "segment format 2");
+  expect_refused("one", ErrorCode::kIncompatible, "segment format 3");
 }
 
 TEST_F(DomainTest, AnotherLayoutIsRefused) {

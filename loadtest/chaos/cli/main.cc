@@ -38,6 +38,13 @@ constexpr Campaign kCampaigns[] = {
      "many clients of nginx and httpd ask for one missing object, and who fetches it is killed"},
     {"stale", "mcs-proxied", "stale",
      "stale-while-revalidate on both servers while the origin takes its time"},
+    {"node-crash", "mcs-nodes", "node-crash",
+     "end all processes of a node at once, also of two, with and without its memory"},
+    {"zombie", "mcs-nodes", "zombie",
+     "freeze a node until the others expel it, then let it go on"},
+    {"churn", "mcs-nodes", "churn", "nodes and their servers come and go at random"},
+    {"false-expulsions", "mcs-nodes", "false-expulsions",
+     "stall processes under load; nobody may be expelled"},
     {"purges", "mcs-proxied", "purges",
      "purge keys, prefixes and tags while clients of both servers read"},
 };
