@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <csignal>
@@ -434,7 +435,7 @@ void Agent::watch_nodes(const std::atomic<bool>& stop) {
   const bool separate = instance_.domain().separate_kernels();
   options.limit_ms = options_.node_limit_ms != 0 ? options_.node_limit_ms
                      : separate                  ? 1000
-                                                 : options_.hang_limit_ms;
+                                                 : std::max(1000U, options_.hang_limit_ms);
   options.tick_ms = options_.beat_ms;
   if (!separate) {
     options.certainly_gone = [this](std::uint32_t node) { return has_ended(node); };
