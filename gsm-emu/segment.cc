@@ -17,6 +17,7 @@
 #include <new>
 
 #include "gsm-emu/fault.h"
+#include "gsm-emu/internal/sent_pages.h"
 
 namespace mcs::gsm {
 
@@ -85,6 +86,13 @@ Result<void> check_header(const SegmentHeader& header, const std::string& path, 
 }
 
 }  // namespace
+
+// A lost segment is a truncated file, which a write would grow again, as a hole of zeros that faults
+// nobody any more.
+static bool is_whole(int fd, std::uint64_t size) {
+  struct stat info {};
+  return ::fstat(fd, &info) == 0 && static_cast<std::uint64_t>(info.st_size) >= size;
+}
 
 Result<void> Segment::map(const std::string& path) {
   try {
@@ -197,10 +205,7 @@ bool Segment::write_payload(std::uint64_t offset, std::span<const std::byte> byt
     std::memcpy(payload_ + offset, bytes.data(), bytes.size());
     return true;
   }
-  // A lost segment is a truncated file, which a write would grow again, as a hole of zeros that
-  // faults nobody any more.
-  struct stat info {};
-  if (::fstat(fd_, &info) != 0 || static_cast<std::uint64_t>(info.st_size) < header_.size) {
+  if (!is_whole(fd_, header_.size)) {
     mark_lost();
     return false;
   }
@@ -215,6 +220,32 @@ bool Segment::write_payload(std::uint64_t offset, std::span<const std::byte> byt
     done += static_cast<std::size_t>(n);
   }
   return !lost();
+}
+
+bool Segment::sendable() const {
+  std::call_once(sendable_tried_, [this] { sendable_ = !in_memory_ && keeps_sent_pages(fd_); });
+  return sendable_;
+}
+
+bool Segment::renew_payload(std::uint64_t offset, std::uint64_t length) {
+  if (in_memory_) {
+    std::memset(payload_ + offset, 0, length);
+    return true;
+  }
+  if (lost() || offset % kPageSize != 0 || length % kPageSize != 0) return false;
+  if (!is_whole(fd_, header_.size)) {
+    mark_lost();
+    return false;
+  }
+  const auto at = static_cast<off_t>(file_offset(offset));
+  const auto n = static_cast<off_t>(length);
+  while (::fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, n) != 0) {
+    if (errno != EINTR) return false;
+  }
+  // At once, so that hardly anybody comes in between.
+  while (::fallocate(fd_, FALLOC_FL_KEEP_SIZE, at, n) != 0 && errno == EINTR) {
+  }
+  return true;
 }
 
 void Segment::protect(std::uint64_t offset, std::uint64_t length) {

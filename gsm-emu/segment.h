@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 
@@ -98,6 +99,22 @@ class Segment {
   /// no room; then nothing may be assumed about the range. Atomicity: none beyond the kernel's.
   [[nodiscard]] bool write_payload(std::uint64_t offset, std::span<const std::byte> bytes);
 
+  /// The file that holds the payload, for system calls that read it; -1: none. The segment's.
+  int fd() const { return fd_; }
+  /// Where payload()[offset] lies in that file. Bytes.
+  std::uint64_t file_offset(std::uint64_t offset) const { return header_.meta_bytes + offset; }
+
+  /// Whether sendfile(2) may be given pages of the payload which renew_payload is called for before
+  /// they are written again: what the kernel has queued then stays as it was. So it is on tmpfs
+  /// without huge pages (of those it would zero a part in place). Tried out at the first call.
+  bool sendable() const;
+
+  /// Exchange pages of the payload (offset and length in bytes, page-aligned) for new ones, which read
+  /// as zeros: whoever was given the old ones keeps them. False: the pages are still the old ones. If
+  /// another user of the tmpfs takes the room in between, the range is left without memory, and what
+  /// writes to it later may fail for that. Can be repeated after a kill at any point.
+  [[nodiscard]] bool renew_payload(std::uint64_t offset, std::uint64_t length);
+
   /// Take write permission away from metadata[offset, offset+length), page-aligned, in this process.
   void protect(std::uint64_t offset, std::uint64_t length);
 
@@ -143,6 +160,8 @@ class Segment {
   int watch_meta_ = -1;
   int watch_payload_ = -1;
   bool in_memory_ = false;
+  mutable std::once_flag sendable_tried_;
+  mutable bool sendable_ = false;
   struct Regions;
   std::unique_ptr<Regions> regions_;
 };

@@ -35,7 +35,7 @@ extern "C" {
 
 /** Version of this interface: the major number changes when a caller must be compiled again. */
 #define MCS_API_VERSION_MAJOR 1
-#define MCS_API_VERSION_MINOR 3
+#define MCS_API_VERSION_MINOR 4
 
 /** (major << 16) | minor of the library in use. */
 MCS_API uint32_t mcs_api_version(void);
@@ -255,6 +255,23 @@ MCS_API void mcs_response_release(mcs_process *process, mcs_response *response);
  */
 MCS_API int mcs_response_read(mcs_process *process, const mcs_response *response, uint64_t offset,
                               void *to, size_t length);
+
+/** Where a piece of a body lies in a file. */
+typedef struct mcs_place {
+  int fd;          /**< -1: in no file. Belongs to the process and stays open until mcs_leave. */
+  int may_send;    /**< sendfile(2) may have it */
+  uint64_t offset; /**< bytes */
+} mcs_place;
+
+/**
+ * places[i]: where body[i] of a response with a pinned body lies. Any of them may be read with
+ * pread(2), which is short or fails where memory was lost, until the response is released. to_send:
+ * the caller is going to sendfile(2) those for which may_send is set, also short or failing then;
+ * the kernel may go on sending after the release and after the death of the process. The others go
+ * out as they lie in body. Costs a store the first time an entry is sent so.
+ */
+MCS_API void mcs_response_places(mcs_process *process, const mcs_response *response, int to_send,
+                                 mcs_place *places);
 
 /* ------------------------------------------------------------------ local files */
 

@@ -154,17 +154,15 @@ ngx_int_t add_fields(ngx_http_request_t* r, const mcs_response& response) noexce
 ngx_int_t set_response(ngx_http_request_t* r, const mcs_response& response) noexcept;
 
 // sending.cc: bodies from the cache.
-// What shared memory may not be handed to: TLS and filters that read or change the bytes.
-bool must_copy(const ngx_http_request_t* r) noexcept;
 // Before anything is sent: takes over what must be given back at the request's end, and drops the
 // request's body. On anything but NGX_OK the handler returns it.
-ngx_int_t begin_sending(ngx_http_request_t* r, RequestContext* context, const ngx_str_t& path,
+ngx_int_t begin_sending(ngx_http_request_t* r, const ngx_str_t& path,
                         mcs_response* response) noexcept;
 // The header that was set, and the body.
-ngx_int_t send_all(ngx_http_request_t* r, RequestContext* context, const ngx_str_t& path,
+ngx_int_t send_all(ngx_http_request_t* r, const ngx_str_t& path,
                    const mcs_response& response) noexcept;
 // The body alone.
-ngx_int_t send_body(ngx_http_request_t* r, RequestContext* context, const ngx_str_t& path,
+ngx_int_t send_body(ngx_http_request_t* r, const ngx_str_t& path,
                     const mcs_response& response) noexcept;
 // The body of a fill that is still arriving, after its header was sent.
 ngx_int_t send_following(ngx_http_request_t* r, RequestContext* context,

@@ -54,7 +54,6 @@ namespace {
 constexpr ngx_int_t kElsewhere = 1000;
 constexpr size_t kReadSize = 65536;
 // Bodies of subrequests are copied as a whole; larger ones come from the origin.
-constexpr uint64_t kMostInSubrequest = 1024 * 1024;
 
 ngx_http_output_header_filter_pt next_header_filter;
 ngx_http_output_body_filter_pt next_body_filter;
@@ -170,35 +169,12 @@ ngx_int_t serve_without_cache(ngx_http_request_t* r, Exchange* x) noexcept {
   return x->handler(r);
 }
 
-// For filters and parents that decide themselves when a body is sent. False: no.
-bool copy_for_subrequest(ngx_http_request_t* r, mcs_response* response) noexcept {
-  const auto size = static_cast<size_t>(response->body_length);
-  bool copied = false;
-  if (response->body_length <= kMostInSubrequest) {
-    auto* memory = static_cast<u_char*>(ngx_palloc(r->pool, sizeof(iovec) + size));
-    if (memory != nullptr &&
-        mcs_response_read(joined_process, response, 0, memory + sizeof(iovec), size)) {
-      auto* piece = reinterpret_cast<iovec*>(memory);
-      *piece = {memory + sizeof(iovec), size};
-      response->body = piece;
-      response->body_count = 1;
-      copied = true;
-    }
-  }
-  mcs_response_release(joined_process, response);
-  response->body_pinned = 0;
-  return copied;
-}
-
 ngx_int_t send_response(ngx_http_request_t* r, Exchange* x, mcs_response* response) noexcept {
   x->stage = Stage::kIdle;
-  if (response->body_pinned && r != r->main && !copy_for_subrequest(r, response)) {
-    return serve_without_cache(r, x);
-  }
-  const ngx_int_t begun = begin_sending(r, x->context, r->uri, response);
+  const ngx_int_t begun = begin_sending(r, r->uri, response);
   if (begun != NGX_OK) return begun;
   if (set_response(r, *response) != NGX_OK) return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  return send_all(r, x->context, r->uri, *response);
+  return send_all(r, r->uri, *response);
 }
 
 ngx_int_t follow(ngx_http_request_t* r, Exchange* x, const mcs_response& response) noexcept {
@@ -335,8 +311,7 @@ ngx_int_t wrap_handler(ngx_http_request_t* r) noexcept {
 ngx_int_t send_reply_header(ngx_http_request_t* r, Exchange* x) noexcept {
   x->stage = Stage::kReply;
   mcs_response& reply = x->reply;
-  if (reply.body_pinned && r != r->main && !copy_for_subrequest(r, &reply)) return NGX_ERROR;
-  if (begin_sending(r, x->context, r->uri, &reply) != NGX_OK || set_response(r, reply) != NGX_OK) {
+  if (begin_sending(r, r->uri, &reply) != NGX_OK || set_response(r, reply) != NGX_OK) {
     return NGX_ERROR;
   }
   return next_header_filter(r);
@@ -593,7 +568,7 @@ ngx_int_t body_filter(ngx_http_request_t* r, ngx_chain_t* in) noexcept {
   if (stage == Stage::kBody) return on_body(r, x, in);
   if (stage < Stage::kReply) return next_body_filter(r, in);
   x->stage = Stage::kIdle;
-  if (stage == Stage::kReply) return send_body(r, x->context, r->uri, x->reply);
+  if (stage == Stage::kReply) return send_body(r, r->uri, x->reply);
   if (stage == Stage::kRefused) return ngx_http_special_response_handler(r, x->refused);
   ngx_http_clean_header(r);
   r->err_status = 0;

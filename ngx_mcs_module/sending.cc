@@ -1,23 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bodies from the cache: as they lie in memory, or piece by piece through private memory.
+// Bodies from the cache: as they lie in memory or in the memory's files, or while they arrive.
 #include <unistd.h>
 
 #include "ngx_mcs_module/module.h"
 
 namespace mcs::nginx {
 
-// A body that is pinned until the request ends, or one that is still arriving.
+// A body that is still arriving.
 struct Sending {
-  mcs_response response;
-  mcs_transaction* following;  // nullptr: the body is response's
-  uint64_t copied;             // bytes of it that went into buffer
-  bool ended;                  // buffer holds the last of it
-  ngx_buf_t* buffer;           // private memory, for what shared memory must not reach
+  mcs_transaction* following;
+  bool ended;         // buffer holds the last of it
+  ngx_buf_t* buffer;  // private memory
 };
 
 namespace {
 
-constexpr size_t kCopySize = 65536;
 constexpr size_t kFollowSize = 32768;
 // A client that takes everything at once must not keep the worker from all others.
 constexpr int kPiecesInTurn = 32;
@@ -28,7 +25,7 @@ void send_pieces(ngx_http_request_t* r) noexcept;
 
 void release_pinned(void* data) noexcept {
   if (joined_process != nullptr) {
-    mcs_response_release(joined_process, &static_cast<Sending*>(data)->response);
+    mcs_response_release(joined_process, static_cast<mcs_response*>(data));
   }
 }
 
@@ -54,20 +51,6 @@ void fill_buffer(ngx_buf_t& buffer, size_t size, bool last) noexcept {
   buffer.flush = 1;
   buffer.last_buf = last;
   buffer.last_in_chain = last;
-}
-
-Piece copy_pinned(ngx_http_request_t* r, Sending& sending) noexcept {
-  ngx_buf_t& buffer = *sending.buffer;
-  const size_t size = ngx_min(kCopySize, sending.response.body_length - sending.copied);
-  if (!mcs_response_read(joined_process, &sending.response, sending.copied, buffer.start, size)) {
-    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                  "mcs: memory of the cache was lost while a response was sent from it");
-    return Piece::kBroken;
-  }
-  sending.copied += size;
-  sending.ended = sending.copied == sending.response.body_length;
-  fill_buffer(buffer, size, sending.ended);
-  return Piece::kThere;
 }
 
 void on_progress(ngx_http_request_t* r, RequestContext* /*context*/, bool /*timed_out*/) noexcept {
@@ -136,7 +119,7 @@ void send_pieces(ngx_http_request_t* r) noexcept {
     ngx_chain_t link = {&buffer, nullptr};
     ngx_chain_t* out = nullptr;
     if (buffer.pos == buffer.last && !sending.ended) {
-      switch (sending.following == nullptr ? copy_pinned(r, sending) : read_following(r, sending)) {
+      switch (read_following(r, sending)) {
         case Piece::kThere:
           out = &link;
           break;
@@ -175,58 +158,62 @@ void continue_sending(ngx_http_request_t* r) noexcept {
   }
 }
 
-ngx_int_t start_pieces(ngx_http_request_t* r, Sending* sending, size_t size) noexcept {
-  sending->buffer = ngx_create_temp_buf(r->pool, size);
-  if (sending->buffer == nullptr) return NGX_ERROR;
-  r->main->count++;
-  r->read_event_handler =
-      r->discard_body ? ngx_http_discarded_request_body_handler : ngx_http_test_reading;
-  r->write_event_handler = continue_sending;
-  send_pieces(r);
-  return NGX_DONE;
+// Filters and TLS read or change the bytes, which nginx reads from the file for them, as it does for
+// a parent that decides itself when a subrequest's body is sent.
+bool must_copy(const ngx_http_request_t* r) noexcept {
+  return r->connection->ssl != nullptr || r->main_filter_need_in_memory ||
+         r->filter_need_in_memory || r->filter_need_temporary || r != r->main;
 }
 
 // One buffer for each piece of the body; nullptr: no memory.
 ngx_chain_t* make_chain(ngx_http_request_t* r, const ngx_str_t& path,
                         const mcs_response& response) noexcept {
-  const size_t count = response.file_fd < 0 && response.body_count > 1 ? response.body_count : 1;
-  auto* buffers = static_cast<ngx_buf_t*>(
-      ngx_pcalloc(r->pool, count * (sizeof(ngx_buf_t) + sizeof(ngx_chain_t))));
+  const bool is_file = response.file_fd >= 0;
+  const bool in_files = is_file || response.body_pinned;
+  const size_t count = !is_file && response.body_count > 1 ? response.body_count : 1;
+  auto* buffers = static_cast<ngx_buf_t*>(ngx_pcalloc(
+      r->pool, count * (sizeof(ngx_buf_t) + sizeof(ngx_chain_t) +
+                        (in_files ? sizeof(ngx_file_t) + sizeof(mcs_place) : 0))));
   if (buffers == nullptr) return nullptr;
   auto* links = reinterpret_cast<ngx_chain_t*>(buffers + count);
+  auto* files = reinterpret_cast<ngx_file_t*>(links + count);
+  auto* places = reinterpret_cast<mcs_place*>(files + count);
+  const bool copies = must_copy(r);
+  if (is_file) {
+    *places = {response.file_fd, 1, 0};
+  } else if (in_files) {
+    // Or nginx might send from the file what it has read for a filter that left it as it was.
+    if (copies) r->connection->sendfile = 0;
+    mcs_response_places(joined_process, &response, r->connection->sendfile, places);
+  }
   for (size_t i = 0; i < count; ++i) {
-    links[i] = {&buffers[i], i + 1 < count ? &links[i + 1] : nullptr};
-    if (response.file_fd < 0 && response.body != nullptr && response.body_length > 0) {
-      const iovec& piece = response.body[i];
-      buffers[i].pos = static_cast<u_char*>(piece.iov_base);
-      buffers[i].last = buffers[i].pos + piece.iov_len;
-      buffers[i].memory = 1;
+    ngx_buf_t& buffer = buffers[i];
+    links[i] = {&buffer, i + 1 < count ? &links[i + 1] : nullptr};
+    if (response.body_length == 0 || (!is_file && response.body == nullptr)) break;
+    if (in_files && places[i].fd >= 0 && (copies || places[i].may_send)) {
+      files[i].fd = places[i].fd;
+      files[i].name = is_file ? path : ngx_str_t ngx_string("memory of the cache");
+      files[i].log = r->connection->log;
+      buffer.file = &files[i];
+      buffer.file_pos = static_cast<off_t>(places[i].offset);
+      buffer.file_last = buffer.file_pos + static_cast<off_t>(is_file ? response.body_length
+                                                                     : response.body[i].iov_len);
+      buffer.in_file = 1;
+    } else {
+      buffer.pos = static_cast<u_char*>(response.body[i].iov_base);
+      buffer.last = buffer.pos + response.body[i].iov_len;
+      buffer.memory = 1;
     }
   }
   buffers[count - 1].last_buf = r == r->main;
   buffers[count - 1].last_in_chain = 1;
   buffers[count - 1].sync = r != r->main && response.body_length == 0;
-  if (response.file_fd >= 0) {
-    auto* file = static_cast<ngx_file_t*>(ngx_pcalloc(r->pool, sizeof(ngx_file_t)));
-    if (file == nullptr) return nullptr;
-    file->fd = response.file_fd;
-    file->name = path;
-    file->log = r->connection->log;
-    buffers->file = file;
-    buffers->file_last = static_cast<off_t>(response.body_length);
-    buffers->in_file = response.body_length > 0;
-  }
   return links;
 }
 
 }  // namespace
 
-bool must_copy(const ngx_http_request_t* r) noexcept {
-  return r->connection->ssl != nullptr || r->main_filter_need_in_memory ||
-         r->filter_need_in_memory || r->filter_need_temporary;
-}
-
-ngx_int_t begin_sending(ngx_http_request_t* r, RequestContext* context, const ngx_str_t& path,
+ngx_int_t begin_sending(ngx_http_request_t* r, const ngx_str_t& path,
                         mcs_response* response) noexcept {
   if (response->file_fd >= 0) {
     ngx_pool_cleanup_t* cleanup = ngx_pool_cleanup_add(r->pool, sizeof(ngx_pool_cleanup_file_t));
@@ -239,33 +226,29 @@ ngx_int_t begin_sending(ngx_http_request_t* r, RequestContext* context, const ng
                                                              r->pool->log};
   }
   if (response->body_pinned) {
-    ngx_pool_cleanup_t* cleanup = ngx_pool_cleanup_add(r->pool, sizeof(Sending));
+    ngx_pool_cleanup_t* cleanup = ngx_pool_cleanup_add(r->pool, sizeof(mcs_response));
     if (cleanup == nullptr) {
       mcs_response_release(joined_process, response);
       return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
     cleanup->handler = release_pinned;
-    context->sending = static_cast<Sending*>(cleanup->data);
-    *context->sending = {*response, nullptr, 0, false, nullptr};
+    *static_cast<mcs_response*>(cleanup->data) = *response;
   }
   r->connection->log->action = const_cast<char*>("sending response to client");
   return ngx_http_discard_request_body(r);
 }
 
-ngx_int_t send_body(ngx_http_request_t* r, RequestContext* context, const ngx_str_t& path,
+ngx_int_t send_body(ngx_http_request_t* r, const ngx_str_t& path,
                     const mcs_response& response) noexcept {
-  if (response.body_pinned && must_copy(r)) {
-    return start_pieces(r, context->sending, ngx_min(kCopySize, response.body_length));
-  }
   ngx_chain_t* body = make_chain(r, path, response);
   return body == nullptr ? NGX_ERROR : ngx_http_output_filter(r, body);
 }
 
-ngx_int_t send_all(ngx_http_request_t* r, RequestContext* context, const ngx_str_t& path,
+ngx_int_t send_all(ngx_http_request_t* r, const ngx_str_t& path,
                    const mcs_response& response) noexcept {
   const ngx_int_t rc = ngx_http_send_header(r);
   if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) return rc;
-  return send_body(r, context, path, response);
+  return send_body(r, path, response);
 }
 
 ngx_int_t send_following(ngx_http_request_t* r, RequestContext* context,
@@ -273,7 +256,14 @@ ngx_int_t send_following(ngx_http_request_t* r, RequestContext* context,
   context->sending = static_cast<Sending*>(ngx_pcalloc(r->pool, sizeof(Sending)));
   if (context->sending == nullptr) return NGX_ERROR;
   context->sending->following = transaction;
-  return start_pieces(r, context->sending, kFollowSize);
+  context->sending->buffer = ngx_create_temp_buf(r->pool, kFollowSize);
+  if (context->sending->buffer == nullptr) return NGX_ERROR;
+  r->main->count++;
+  r->read_event_handler =
+      r->discard_body ? ngx_http_discarded_request_body_handler : ngx_http_test_reading;
+  r->write_event_handler = continue_sending;
+  send_pieces(r);
+  return NGX_DONE;
 }
 
 }  // namespace mcs::nginx

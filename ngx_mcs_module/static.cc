@@ -43,21 +43,15 @@ ngx_int_t set_headers(ngx_http_request_t* r, mcs_response response) noexcept {
   return ngx_http_set_content_type(r);
 }
 
-ngx_int_t send_response(ngx_http_request_t* r, RequestContext* context, const ngx_str_t& path,
+ngx_int_t send_response(ngx_http_request_t* r, const ngx_str_t& path,
                         mcs_response* response) noexcept {
-  if (response->body_pinned && r != r->main) {
-    // The parent decides when a subrequest's body is sent and through which filters.
-    mcs_response_release(joined_process, response);
-    context->status = MCS_CACHE_BYPASS;
-    return NGX_DECLINED;
-  }
-  const ngx_int_t begun = begin_sending(r, context, path, response);
+  const ngx_int_t begun = begin_sending(r, path, response);
   if (begun != NGX_OK) return begun;
   if (set_headers(r, *response) != NGX_OK) return NGX_HTTP_INTERNAL_SERVER_ERROR;
   r->allow_ranges = 1;
   // nginx cuts several ranges out of one buffer only.
-  r->single_range = response->body_count > 1 || (response->body_pinned && must_copy(r));
-  return send_all(r, context, path, *response);
+  r->single_range = response->body_count > 1;
+  return send_all(r, path, *response);
 }
 
 void resume(ngx_http_request_t* r, RequestContext* context, bool timed_out) noexcept {
@@ -117,7 +111,7 @@ ngx_int_t static_handler(ngx_http_request_t* r) noexcept {
   }
   if (outcome == MCS_DECLINED) return NGX_DECLINED;
   context->status = response.cache_status;
-  return send_response(r, context, path, &response);
+  return send_response(r, path, &response);
 }
 
 }  // namespace

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <exception>
 #include <utility>
+#include <vector>
 
 #include "gsm-emu/fault.h"
 #include "libglobalcache/api/process.h"
@@ -14,6 +16,9 @@
 namespace mcs::api {
 
 namespace {
+
+// From here on sending pages costs less than copying their bytes.
+constexpr std::uint64_t kLeastSent = 32 * 1024;
 
 // A pin is a place in this process's ledger, counted from 1 so that no pin is a null pointer.
 void* as_handle(int pin) {
@@ -57,6 +62,42 @@ int mcs_response_read(mcs_process*, const mcs_response* response, uint64_t offse
     offset = 0;
   }
   return length == 0 ? 1 : 0;
+}
+
+void mcs_response_places(mcs_process* process, const mcs_response* response, int to_send,
+                         mcs_place* places) try {
+  using mcs::cache::Extent;
+  using mcs::cache::kUnitBytes;
+  for (std::size_t i = 0; i < response->body_count; ++i) places[i] = {-1, 0, 0};
+  if (response->pin == nullptr) return;
+  static thread_local std::vector<Extent> extents;
+  extents.clear();
+  if (to_send != 0 && response->body_length >= mcs::api::kLeastSent) {
+    const auto pin = reinterpret_cast<std::uintptr_t>(response->pin) - 1;
+    process->cache->allow_sendfile(process->cache->pins().link_of(static_cast<int>(pin)), extents);
+  }
+  const mcs::cache::Memory& memory = process->cache->memory();
+  for (std::size_t i = 0; i < response->body_count; ++i) {
+    const auto* at = static_cast<const std::byte*>(response->body[i].iov_base);
+    for (std::uint32_t node = 0; node < memory.nodes(); ++node) {
+      const mcs::gsm::Segment& segment = memory.domain().segment(node);
+      if (at < segment.payload() || at >= segment.payload() + segment.payload_bytes()) continue;
+      auto offset = static_cast<std::uint64_t>(at - segment.payload());
+      places[i] = {segment.fd(), 0, segment.file_offset(offset)};
+      // It may go on in the next extent if that lies behind this one.
+      std::uint64_t left = response->body[i].iov_len;
+      for (const Extent extent : extents) {
+        const std::uint64_t begin = extent.first() * kUnitBytes;
+        if (extent.segment() != node || offset < begin || offset >= begin + extent.bytes()) continue;
+        const std::uint64_t n = std::min(left, begin + extent.bytes() - offset);
+        offset += n;
+        left -= n;
+      }
+      places[i].may_send = left == 0 ? 1 : 0;
+    }
+  }
+} catch (const std::exception&) {
+  for (std::size_t i = 0; i < response->body_count; ++i) places[i].may_send = 0;
 }
 
 int mcs_take_interim(char* data, size_t* size, void (*pass)(void*, const char*, size_t),

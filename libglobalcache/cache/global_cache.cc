@@ -28,6 +28,8 @@ bool is_unsettled(std::uint64_t word) {
 
 // A head larger than this is damage, not a head.
 constexpr std::uint64_t kMaxHead = 1U << 20;
+// Entries up to this size, key and head included, are copied in one go. Bytes.
+constexpr std::uint64_t kCopiedWhole = 1024;
 // Locks not got before reclaiming leaves the rest for its next turn.
 constexpr unsigned kBusyInPass = 4;
 
@@ -86,6 +88,17 @@ bool GlobalCache::read_head(const SealedFields& fields, const std::vector<Extent
          static_cast<std::uint32_t>(checksum(out)) == fields.head_sum;
 }
 
+// Key, head and a small body lie together: one copy, whose cache misses overlap, costs less than two.
+bool GlobalCache::read_copy(Hit& hit) const {
+  const std::uint64_t head = std::uint64_t{hit.fields.key_bytes} + hit.fields.head_bytes;
+  const std::uint64_t all = head + hit.fields.body_bytes;
+  hit.has_body = all <= kCopiedWhole;
+  if (!hit.has_body) return read_head(hit.fields, hit.extents, hit.copy);
+  hit.copy.resize(all);
+  return copy_stream(hit.extents, 0, hit.copy.data(), all) &&
+         static_cast<std::uint32_t>(checksum(std::span(hit.copy).first(head))) == hit.fields.head_sum;
+}
+
 // Pins and checks one candidate. False: not the entry that is looked for; `outcome` says more.
 bool GlobalCache::load_hit(Link link, Descriptor& d, const Key& key, Hit& hit, Found& outcome) {
   const int pin = pins_.pin(link);
@@ -111,14 +124,14 @@ bool GlobalCache::load_hit(Link link, Descriptor& d, const Key& key, Hit& hit, F
   const bool sound =
       hit.fields.meta_sum == meta_sum(words, hit.overflow, link.version()) &&
       space_.extents(hit.fields, hit.overflow, true, hit.extents) &&
-      read_head(hit.fields, hit.extents, hit.head_copy);
+      read_copy(hit);
   if (!sound) {
     memory_.state(link.segment()).damage.fetch_add(1, kRelaxed);
     outcome = Found::kDamaged;
     pins_.unpin(pin);
     return false;
   }
-  const std::string_view stored(reinterpret_cast<const char*>(hit.head_copy.data()), key.size());
+  const std::string_view stored(reinterpret_cast<const char*>(hit.copy.data()), key.size());
   if (!stored.starts_with(key.primary) || !stored.ends_with(key.variant)) {
     pins_.unpin(pin);
     return false;
@@ -129,7 +142,8 @@ bool GlobalCache::load_hit(Link link, Descriptor& d, const Key& key, Hit& hit, F
   hit.checked_ms = static_cast<std::int64_t>(d.checked.load(kRelaxed));
   hit.soft_purged = (EntryWord::flags(word) & EntryWord::kSoftPurged) != 0;
   hit.overridden = (EntryWord::flags(word) & EntryWord::kOverridden) != 0;
-  hit.head = std::span<const std::byte>(hit.head_copy).subspan(hit.fields.key_bytes);
+  hit.head = std::span<const std::byte>(hit.copy)
+                 .subspan(hit.fields.key_bytes, hit.fields.head_bytes);
   return true;
 }
 
@@ -177,6 +191,10 @@ void GlobalCache::release(Hit& hit) {
 bool GlobalCache::read_body(const Hit& hit, std::uint64_t offset, void* to, std::size_t n) const {
   const std::uint64_t start = std::uint64_t{hit.fields.key_bytes} + hit.fields.head_bytes;
   if (offset + n > hit.fields.body_bytes) return false;
+  if (hit.has_body) {
+    std::memcpy(to, hit.copy.data() + start + offset, n);
+    return true;
+  }
   return copy_stream(hit.extents, start + offset, to, n);
 }
 
@@ -213,6 +231,24 @@ void GlobalCache::body_pieces(const Hit& hit,
     }
     return true;
   });
+}
+
+void GlobalCache::allow_sendfile(Link pinned, std::vector<Extent>& extents) {
+  extents.clear();
+  const Descriptor* d = memory_.resolve(pinned);
+  if (d == nullptr) return;
+  const SealedFields fields = load_sealed(*d);
+  const std::uint64_t overflow = d->overflow.load(kAcquire);
+  if (fields.meta_sum != meta_sum(fields, overflow, pinned.version()) ||
+      !space_.extents(fields, overflow, true, extents)) {
+    extents.clear();
+    return;
+  }
+  std::erase_if(extents, [&](Extent extent) {
+    return !extent.whole_pages() || !memory_.domain().segment(extent.segment()).sendable();
+  });
+  // Whoever retires it after this carries the flag on; what is retired already is copied.
+  if (!extents.empty() && !set_flag(pinned, EntryWord::kSent)) extents.clear();
 }
 
 void GlobalCache::set_checked(const Hit& hit, std::int64_t wall_ms) const {
@@ -356,7 +392,7 @@ SpaceAnswer GlobalCache::make_room(Link entry, Descriptor& d, std::uint64_t unit
     const SpaceAnswer answer = space_.grow(entry, d, units, min_units, extent);
     if (answer == SpaceAnswer::kOk) {
       out.push_back(extent);
-      units -= extent.units();
+      units -= std::min(units, extent.units());  // whole pages may be more
       failures = 0;
       continue;
     }
@@ -412,8 +448,7 @@ bool GlobalCache::retire_as(Link link, Descriptor& d, std::uint64_t expected) {
   if (place < 0) return false;
   if (!d.state.compare_exchange_strong(
           expected,
-          EntryWord::make(link.version(), EntryState::kRetired, instance_.slot_number() + 1),
-          std::memory_order_seq_cst)) {
+          EntryWord::retired(expected, instance_.slot_number() + 1), std::memory_order_seq_cst)) {
     drop_limbo(place);
     return false;
   }
@@ -460,7 +495,7 @@ bool GlobalCache::retire_as_orphan(Link link, Descriptor& d) {
   while (!retired && EntryWord::state(word) == EntryState::kSealed &&
          EntryWord::version(word) == link.version()) {
     retired = d.state.compare_exchange_weak(
-        word, EntryWord::make(link.version(), EntryState::kRetired, 0), std::memory_order_seq_cst);
+        word, EntryWord::retired(word, 0), std::memory_order_seq_cst);
   }
   if (retired) count_orphan(link);
   area_.orphaning.store(0, kRelease);
@@ -474,7 +509,10 @@ bool GlobalCache::set_flag(Link link, std::uint64_t flag) {
   std::uint64_t word = d->state.load(kAcquire);
   while (EntryWord::state(word) == EntryState::kSealed &&
          EntryWord::version(word) == link.version()) {
-    if (d->state.compare_exchange_weak(word, word | flag, std::memory_order_seq_cst)) return true;
+    if ((EntryWord::flags(word) & flag) != 0 ||
+        d->state.compare_exchange_weak(word, word | flag, std::memory_order_seq_cst)) {
+      return true;
+    }
   }
   return false;
 }

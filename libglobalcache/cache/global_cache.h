@@ -46,8 +46,9 @@ struct Hit {
   bool overridden = false;
   int pin = -1;
   std::vector<Extent> extents;
-  std::vector<std::byte> head_copy;  // key and head
-  std::span<const std::byte> head;   // without the key
+  std::vector<std::byte> copy;      // key and head; of what is small the body too
+  std::span<const std::byte> head;  // without the key
+  bool has_body = false;            // `copy` has it, not verified
 
   std::uint64_t body_bytes() const { return fields.body_bytes; }
 };
@@ -236,6 +237,9 @@ class GlobalCache final : public runtime::RecoverySteps {
   bool verify_body(const Hit& hit) const;
   /// The body as pieces of mapped payload (for copying system calls), adjacent ones joined.
   void body_pieces(const Hit& hit, std::vector<std::span<const std::byte>>& pieces) const;
+  /// Which extents of an entry that is pinned may be given to sendfile(2) from now on: those of whole
+  /// pages, where the segment allows it. Costs a store the first time.
+  void allow_sendfile(Link pinned, std::vector<Extent>& extents);
   /// Count a use (a saturating hint).
   void touch(const Hit& hit) const;
   /// The entry was compared with its origin now and is still current.
@@ -269,7 +273,7 @@ class GlobalCache final : public runtime::RecoverySteps {
   /// can be retired now.
   bool retire(Link link);
 
-  /// Set a sealed entry's flag kSoftPurged or kOverridden. False: it is not sealed any more.
+  /// Set a sealed entry's flag kSoftPurged, kOverridden or kSent. False: it is not sealed any more.
   bool set_flag(Link link, std::uint64_t flag);
 
   /// Before the instance becomes active. Without a matcher only keys are told apart.
@@ -307,6 +311,7 @@ class GlobalCache final : public runtime::RecoverySteps {
   friend class Fill;
   bool copy_stream(const std::vector<Extent>& extents, std::uint64_t offset, void* to,
                    std::size_t n) const;
+  bool read_copy(Hit& hit) const;
   bool load_hit(Link link, Descriptor& d, const Key& key, Hit& hit, Found& outcome);
   SpaceAnswer make_room(Link entry, Descriptor& d, std::uint64_t units, std::vector<Extent>& out);
   bool unlink(Link link, Descriptor& d);

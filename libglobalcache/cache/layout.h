@@ -18,6 +18,12 @@
 //     RETIRED -> RETIRED    its owner: cursor counts freed extents; unlinked flag; owner changes
 //                           when a recoverer takes over
 //     RETIRED -> FREE       its owner, when unlinked, unpinned and all extents are free
+//     flag kSent            whoever is about to give whole pages of the payload to sendfile(2), and
+//                           pins it; once, before the first time. The kernel may hold those pages
+//                           long after the pin is gone, and after the process: so the flag stays
+//                           while the entry is RETIRED, and its owner exchanges the pages for new
+//                           ones (Segment::renew_payload) before it clears an extent's bits. A kill
+//                           in between: the extent is not counted as freed, so it is done again.
 //   Descriptor.progress     filler (fetch_add), waiters (fetch_or)
 //   lengths, head_sum       filler                       before the first progress that followers see:
 //                                                        key_bytes != 0 says that the head is there
@@ -56,6 +62,8 @@ using runtime::Word;
 inline constexpr std::uint64_t kUnitBytes = 256;
 inline constexpr std::uint32_t kGroupUnits = 448;  // 112 KiB, 28 pages of 4 KiB
 inline constexpr std::uint64_t kGroupBytes = kGroupUnits * kUnitBytes;
+inline constexpr std::uint32_t kPageUnits = gsm::kPageSize / kUnitBytes;
+static_assert(kGroupUnits % kPageUnits == 0);
 
 /// A chain link or pin: [segment 4 | segment incarnation 6 | index 24 | version 22 | mark 8].
 /// All ones: the end of a chain. 0: nothing (an empty ledger word, lost memory).
@@ -91,8 +99,10 @@ enum class EntryState : std::uint8_t {
 /// FILLING: purges seen; RETIRED: extents freed; OVERFLOW: which of its owner's records claimed it.
 struct EntryWord {
   static constexpr std::uint64_t kUnlinked = 1;      // RETIRED: no longer in its chain
+  static constexpr std::uint64_t kSent = 1;          // SEALED: the kernel may hold pages of it
   static constexpr std::uint64_t kPurgeCheck = 2;    // FILLING: purges ran since; cursor counts them
   static constexpr std::uint64_t kUnsettled = 2;     // SEALED: older entries of the key may be left
+  static constexpr std::uint64_t kWasSent = 2;       // RETIRED: kSent was set
   static constexpr std::uint64_t kSoftPurged = 4;    // SEALED: to be treated as stale
   static constexpr std::uint64_t kPassedOver = 8;    // FILLING: silent too long, others may fill too
   static constexpr std::uint64_t kOverridden = 8;    // SEALED: another entry may hold a newer head
@@ -102,6 +112,11 @@ struct EntryWord {
                             std::uint64_t cursor = 0, std::uint64_t flags = 0) {
     return ((version & 0x3fffff) << 42) | (static_cast<std::uint64_t>(state) << 38) |
            (static_cast<std::uint64_t>(owner_plus_one & 0xffff) << 22) | (cursor << 4) | flags;
+  }
+  /// What a SEALED word becomes.
+  static std::uint64_t retired(std::uint64_t w, std::uint32_t owner_plus_one) {
+    return make(version(w), EntryState::kRetired, owner_plus_one, 0,
+                (flags(w) & kSent) != 0 ? kWasSent : 0);
   }
   static std::uint64_t version(std::uint64_t w) { return w >> 42; }
   static EntryState state(std::uint64_t w) {
@@ -127,6 +142,8 @@ struct Extent {
   std::uint64_t units() const { return value & 0xffff; }
   std::uint64_t bytes() const { return units() * kUnitBytes; }
   std::uint64_t group() const { return first() / kGroupUnits; }
+  /// No page of it belongs to another extent too, so that all of it may be sent and exchanged.
+  bool whole_pages() const { return first() % kPageUnits == 0 && units() % kPageUnits == 0; }
   friend bool operator==(Extent, Extent) = default;
 };
 

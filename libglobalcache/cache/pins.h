@@ -22,6 +22,8 @@ class Pins {
   /// then read the entry's state again. A kill leaves the pin to the recoverer.
   int pin(Link link);
   void unpin(int index);
+  /// What is pinned there.
+  Link link_of(int index) const { return Link{ledger_[index].load(std::memory_order_relaxed)}; }
 
   std::uint32_t held() const;
 

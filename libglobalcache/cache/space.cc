@@ -20,6 +20,7 @@ constexpr unsigned kGroupProbes = 24;        // groups looked at before "full" i
 constexpr unsigned kGroupRun = 8;            // so many in a row, the rest far apart
 constexpr unsigned kDescriptorProbes = 512;  // clock bytes, likewise
 constexpr unsigned kDescriptorRun = 16;      // so many in a row, then far from there
+constexpr unsigned kFreedTries = 4;          // of those we have freed, before others are looked at
 
 struct Run {
   std::uint32_t first = 0;
@@ -52,6 +53,35 @@ Run find_run(const Group& group, std::uint32_t wanted) {
   }
   best.length = std::min(best.length, wanted);
   return best;
+}
+
+// Of whole pages.
+Run find_pages(const Group& group, std::uint32_t wanted) {
+  constexpr std::uint32_t kInWord = 64 / kPageUnits;
+  Run best;
+  Run run;
+  for (std::uint32_t page = 0; page * kPageUnits < kGroupUnits && best.length < wanted; ++page) {
+    const std::uint64_t word = group.bits[page / kInWord].load(kRelaxed);
+    if ((word >> (page % kInWord * kPageUnits) & ((1U << kPageUnits) - 1)) != 0) {
+      run.length = 0;
+      continue;
+    }
+    if (run.length == 0) run.first = page * kPageUnits;
+    run.length += kPageUnits;
+    if (run.length > best.length) best = run;
+  }
+  return best;
+}
+
+// What is worth whole pages: kWholePages units and more.
+constexpr std::uint32_t kWholePages = 64;
+Run find_room(const Group& group, std::uint32_t wanted, std::uint64_t min_units) {
+  if (wanted >= kWholePages) {
+    const std::uint32_t pages = (wanted + kPageUnits - 1) / kPageUnits * kPageUnits;
+    const Run run = find_pages(group, pages);
+    if (run.length >= min_units) return run;
+  }
+  return find_run(group, wanted);
 }
 
 // Which record of its instance, counted from 1.
@@ -123,33 +153,47 @@ Overflow* Space::block(const Descriptor& d, std::uint64_t number) const {
   }
 }
 
+Link Space::claim_at(std::uint32_t segment, std::uint64_t index, EntryState state, Word& intent,
+                     std::uint64_t claimer) {
+  if (memory_.clock_byte(segment, index) != 0) return {};
+  Descriptor& d = memory_.descriptor(segment, index);
+  std::uint64_t word = d.state.load(kAcquire);
+  if (EntryWord::state(word) != EntryState::kFree) {
+    if (EntryWord::state(word) != EntryState::kInvalid) {
+      memory_.set_clock_byte(segment, index, ClockByte::kUsed);
+    }
+    return {};
+  }
+  const Link link = memory_.link_to(segment, index, EntryWord::version(word) + 1);
+  note(intent, link.value);
+  if (d.state.compare_exchange_strong(
+          word, EntryWord::make(link.version(), state, instance_.slot_number() + 1, claimer),
+          std::memory_order_acq_rel)) {
+    memory_.set_clock_byte(segment, index, ClockByte::kUsed);
+    return link;
+  }
+  note(intent, 0);
+  return {};
+}
+
 Link Space::claim_descriptor(std::uint32_t segment, EntryState state, Word& intent,
                              std::uint64_t claimer) {
   const CacheGeometry& g = memory_.geometry();
   Cursor& cursor = cursors_[segment];
+  for (unsigned attempt = 0; attempt < kFreedTries; ++attempt) {
+    const std::uint64_t freed = cursor.freed_descriptors.take();
+    if (freed == Freed::kNone) break;
+    const Link link = claim_at(segment, freed, state, intent, claimer);
+    if (link.value != 0) return link;
+  }
   std::uint64_t at = cursor.descriptor.load(kRelaxed);
   for (unsigned probe = 1; probe <= kDescriptorProbes;
        at = probe % kDescriptorRun == 0 ? far_from(at, g.descriptors) : (at + 1) % g.descriptors,
                 ++probe) {
-    if (memory_.clock_byte(segment, at) != 0) continue;
-    Descriptor& d = memory_.descriptor(segment, at);
-    std::uint64_t word = d.state.load(kAcquire);
-    if (EntryWord::state(word) != EntryState::kFree) {
-      if (EntryWord::state(word) != EntryState::kInvalid) {
-        memory_.set_clock_byte(segment, at, ClockByte::kUsed);
-      }
-      continue;
-    }
-    const Link link = memory_.link_to(segment, at, EntryWord::version(word) + 1);
-    note(intent, link.value);
-    if (d.state.compare_exchange_strong(
-            word, EntryWord::make(link.version(), state, instance_.slot_number() + 1, claimer),
-            std::memory_order_acq_rel)) {
-      memory_.set_clock_byte(segment, at, ClockByte::kUsed);
-      cursor.descriptor.store((at + 1) % g.descriptors, kRelaxed);
-      return link;
-    }
-    note(intent, 0);
+    const Link link = claim_at(segment, at, state, intent, claimer);
+    if (link.value == 0) continue;
+    cursor.descriptor.store((at + 1) % g.descriptors, kRelaxed);
+    return link;
   }
   cursor.descriptor.store(at, kRelaxed);
   return {};
@@ -194,7 +238,7 @@ SpaceAnswer Space::grow_in(std::uint32_t segment, std::uint64_t number, Link ent
   Group& group = memory_.group(segment, number);
   const auto wanted = static_cast<std::uint32_t>(std::min<std::uint64_t>(units, kGroupUnits));
   // Looked at before locking: most probes of a full cache end here.
-  if (find_run(group, wanted).length < min_units) return SpaceAnswer::kFull;
+  if (find_room(group, wanted, min_units).length < min_units) return SpaceAnswer::kFull;
   Instance::Op op(instance_);
   OpRecord& record = op.record();
   set_phase(record, Phase::kLocking);
@@ -208,7 +252,7 @@ SpaceAnswer Space::grow_in(std::uint32_t segment, std::uint64_t number, Link ent
     }
     return SpaceAnswer::kBusy;
   }
-  const Run run = find_run(group, wanted);
+  const Run run = find_room(group, wanted, min_units);
   if (run.length < min_units || run.length == 0) {
     op.unlock();
     return SpaceAnswer::kFull;
@@ -272,6 +316,7 @@ void Space::free_block(Link block, std::uint64_t word) {
   if (d.state.compare_exchange_strong(word, EntryWord::make(block.version(), EntryState::kFree, 0),
                                       std::memory_order_acq_rel)) {
     memory_.set_clock_byte(block.segment(), block.index(), 0);
+    cursors_[block.segment()].freed_descriptors.add(block.index());
   }
 }
 
@@ -328,6 +373,11 @@ bool Space::free_entry(Link entry, Descriptor& d) {
       if (position + 1 < kOverflowExtents && number + 1 < total) overflow_link = 0;
     }
     if (!memory_.valid(extent)) return false;
+    if ((EntryWord::flags(word) & EntryWord::kWasSent) != 0 && extent.whole_pages() &&
+        !memory_.domain().segment(extent.segment()).renew_payload(extent.first() * kUnitBytes,
+                                                                  extent.bytes())) {
+      return false;
+    }
     Group& group = memory_.group(extent.segment(), extent.group());
     Instance::Op op(instance_);
     OpRecord& record = op.record();
@@ -367,9 +417,7 @@ bool Space::free_entry(Link entry, Descriptor& d) {
     d.state.compare_exchange_strong(word, EntryWord::make(entry.version(), EntryState::kFree, 0),
                                     std::memory_order_acq_rel);
     memory_.set_clock_byte(entry.segment(), entry.index(), 0);
-    // The next claim looks where the evictor has just been.
-    cursors_[entry.segment()].descriptor.store(
-        entry.index() & ~std::uint64_t{kDescriptorRun - 1}, kRelaxed);
+    cursors_[entry.segment()].freed_descriptors.add(entry.index());
   }
   return true;
 }

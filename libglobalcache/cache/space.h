@@ -4,6 +4,8 @@
 //
 // Every change happens while the group's lock is held and an OpRecord names the extent and the
 // entry, so that a recoverer can tell, and finish or undo, any half of it:
+// What is large gets whole pages, as long as there are any, so that it can be sent without copying
+// (layout.h, kSent).
 //   marking:  record (extent, entry) -> set bits -> attach to the entry -> unlock
 //             found unattached by a recoverer: bits cleared again
 //   clearing: record (extent, entry, overflow) -> clear bits -> free the overflow block if this was
@@ -64,7 +66,8 @@ class Space {
                    Extent& got);
 
   /// Free the extents of a RETIRED, unlinked, unpinned entry of ours, and the entry itself. False:
-  /// a lock is held by a stopped process; call again later, it continues where it stopped.
+  /// a lock is held by a stopped process, or pages that were sent cannot be exchanged; call again
+  /// later, it continues where it stopped.
   bool free_entry(Link entry, Descriptor& d);
 
   /// Finish or undo what a dead instance's record says about a group it still holds.
@@ -73,6 +76,10 @@ class Space {
   /// The extents of an entry in order, checked; false: damaged (nothing may be believed).
   bool extents(const SealedFields& fields, std::uint64_t overflow, bool check_sums,
                std::vector<Extent>& out) const {
+    if (fields.extent_count == 1 && out.size() == 1) {
+      out.front() = Extent{fields.extents[0]};
+      return memory_.valid(out.front());
+    }
     if (fields.extent_count > 2) return all_extents(fields, overflow, check_sums, out);
     out.clear();
     for (std::uint64_t i = 0; i < fields.extent_count; ++i) {
@@ -94,6 +101,9 @@ class Space {
   std::uint64_t used_units(std::uint32_t segment) const;
 
  private:
+  /// 0: it is not FREE.
+  Link claim_at(std::uint32_t segment, std::uint64_t index, EntryState state, Word& intent,
+                std::uint64_t claimer);
   bool all_extents(const SealedFields& fields, std::uint64_t overflow, bool check_sums,
                    std::vector<Extent>& out) const;
   SpaceAnswer grow_in(std::uint32_t segment, std::uint64_t group, Link entry, Descriptor& d,
@@ -111,7 +121,35 @@ class Space {
 
   const Memory& memory_;
   runtime::Instance& instance_;
+  // Descriptors that this process has freed, so that who evicts to make room finds at once what that
+  // has freed. Hints: each is claimed like any other, one that is overwritten or left behind by a death
+  // is found by looking.
+  class Freed {
+   public:
+    void add(std::uint64_t index) {
+      const std::uint64_t at = in_.fetch_add(1, std::memory_order_relaxed);
+      places_[at % places_.size()].store(static_cast<std::uint32_t>(index + 1),
+                                         std::memory_order_relaxed);
+    }
+    /// kNone: nothing is known to be free.
+    std::uint64_t take() {
+      // The latest: what others have overwritten is the oldest.
+      std::uint64_t in = in_.load(std::memory_order_relaxed);
+      while (in > 0 && !in_.compare_exchange_weak(in, in - 1, std::memory_order_relaxed)) {
+      }
+      if (in == 0) return kNone;
+      const std::uint32_t found =
+          places_[(in - 1) % places_.size()].exchange(0, std::memory_order_relaxed);
+      return found == 0 ? kNone : found - 1;
+    }
+    static constexpr std::uint64_t kNone = ~0ULL;
+
+   private:
+    std::array<std::atomic<std::uint32_t>, 256> places_{};
+    std::atomic<std::uint64_t> in_{0};
+  };
   struct Cursor {
+    Freed freed_descriptors;
     std::atomic<std::uint64_t> group{0};
     std::atomic<std::uint64_t> descriptor{0};
     std::array<std::atomic<std::uint64_t>, 8> freed{};  // group + 1

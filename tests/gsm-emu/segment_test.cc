@@ -154,6 +154,44 @@ TEST_F(SegmentTest, NothingIsWrittenToASegmentThatIsKnownToBeLost) {
   EXPECT_EQ(std::filesystem::file_size(segment_path("one", 0)), 0U);
 }
 
+TEST_F(SegmentTest, PagesThatWereSentKeepTheirBytesWhenTheirPlaceIsRenewed) {
+  const auto domain = make("sent");
+  Segment& segment = domain->segment(0);
+  ASSERT_TRUE(segment.sendable()) << "huge pages on /dev/shm";
+  const std::vector<std::byte> before(2 * kPageSize, std::byte{1});
+  const std::vector<std::byte> after(2 * kPageSize, std::byte{2});
+  ASSERT_TRUE(segment.write_payload(kPageSize, before));
+  int ends[2];
+  ASSERT_EQ(::pipe(ends), 0);
+  auto at = static_cast<loff_t>(segment.file_offset(kPageSize));
+  ASSERT_EQ(::splice(segment.fd(), &at, ends[1], nullptr, before.size(), 0),
+            static_cast<ssize_t>(before.size()));
+  EXPECT_FALSE(segment.renew_payload(kPageSize + 1, kPageSize));
+  EXPECT_FALSE(segment.renew_payload(kPageSize, 100));
+  ASSERT_TRUE(segment.renew_payload(kPageSize, before.size()));
+  std::vector<std::byte> got(before.size());
+  ASSERT_TRUE(guarded_copy(got.data(), segment.payload() + kPageSize, got.size()));
+  EXPECT_EQ(got, std::vector<std::byte>(got.size()));
+  ASSERT_TRUE(segment.write_payload(kPageSize, after));
+  ASSERT_EQ(::read(ends[0], got.data(), got.size()), static_cast<ssize_t>(got.size()));
+  EXPECT_EQ(got, before);
+  ASSERT_TRUE(guarded_copy(got.data(), segment.payload() + kPageSize, got.size()));
+  EXPECT_EQ(got, after);
+  ::close(ends[0]);
+  ::close(ends[1]);
+}
+
+TEST_F(SegmentTest, ALostSegmentIsNotRenewed) {
+  const auto domain = make("one");
+  lose("one", 0);
+  ASSERT_FALSE(domain->segment(0).lost());
+  EXPECT_FALSE(domain->segment(0).renew_payload(0, kPageSize));
+  EXPECT_TRUE(domain->segment(0).lost());
+  struct stat info {};
+  ASSERT_EQ(::stat(segment_path("one", 0).c_str(), &info), 0);
+  EXPECT_EQ(info.st_blocks, 0);
+}
+
 TEST_F(SegmentTest, WindowsAreWritableViewsOfTheSameMemory) {
   const auto domain = make("one");
   Segment& segment = domain->segment(0);

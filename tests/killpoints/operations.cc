@@ -278,6 +278,24 @@ void add_removals(std::vector<Operation>& all) {
                    return true;
                  },
                  [](World& w, const StartState&, unsigned m) { mine(w, m).reclaim(); }});
+  // Sent from its pages, which the kernel may hold on to.
+  const auto sent = [](bool retired) -> Prepare {
+    return [retired](World& w, const StartState& s, unsigned m) {
+      if (s.busy || s.evicts || !joined(w, m)) return false;
+      w.state().body_bytes[kBig] = 90000;
+      bool ok = false;
+      w.as(m, [&] { ok = w.put(m, kBig, 1 + m) == Put::kStored && w.send(m, kBig); });
+      if (ok && retired) w.as(m, [&] { w.purge_key(m, kBig); });
+      return ok;
+    };
+  };
+  all.push_back({"send", kVictim, sent(false), [](World& w, const StartState&, unsigned m) {
+                   w.send(m, kBig);
+                   w.purge_key(m, kBig);
+                   mine(w, m).reclaim();
+                 }});
+  all.push_back({"reclaim what was sent", kVictim, sent(true),
+                 [](World& w, const StartState&, unsigned m) { mine(w, m).reclaim(); }});
   all.push_back({"tick", kVictim, always, [](World& w, const StartState&, unsigned m) {
                    w.member(m).instance->tick();
                    mine(w, m).tick();

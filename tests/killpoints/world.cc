@@ -381,6 +381,32 @@ bool World::pin(unsigned m, unsigned k) {
   return true;
 }
 
+std::uint64_t World::sample(cache::Extent extent) const {
+  constexpr std::uint64_t kAt = 5000;  // not the key
+  std::uint64_t bytes = 0;
+  std::memcpy(&bytes,
+              state_->domain->segment(extent.segment()).payload() +
+                  extent.first() * cache::kUnitBytes + kAt,
+              sizeof bytes);
+  return bytes;
+}
+
+bool World::send(unsigned m, unsigned k) {
+  cache::Hit hit;
+  cache::GlobalCache& cache = *member(m).cache;
+  if (cache.find(key(m, k), hit).found != Found::kHit) return false;
+  if (cache.set_flag(hit.link, cache::EntryWord::kSent)) {
+    std::size_t n = 0;
+    for (const cache::Extent extent : hit.extents) {
+      if (extent.whole_pages() && extent.units() > 2 * cache::kPageUnits && n < state_->sent.size()) {
+        state_->sent[n++] = {extent, sample(extent)};
+      }
+    }
+  }
+  cache.release(hit);
+  return true;
+}
+
 void World::unpin(unsigned index) {
   cache::Hit& hit = state_->hits[index];
   const unsigned m = state_->hit_owner[index];

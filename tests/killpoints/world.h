@@ -87,6 +87,8 @@ struct WorldState {
   std::array<runtime::Component*, kMembers> components{};  // nullptr: not a member
   // Of kTarget, by version: those committed when its fill began. Once it was seen they are gone.
   std::array<std::uint32_t, 32> target_older{};
+  // Extents that were given to sendfile, with 8 bytes of what the kernel may still hold of them.
+  std::array<std::pair<cache::Extent, std::uint64_t>, 4> sent{};
   cache::Link waited;          // a fill that `waiter` waits for
   unsigned waiter = 0;
   std::uint64_t woken = 0;     // bit per slot that was sent a wake
@@ -121,6 +123,8 @@ class World {
   int get(unsigned m, unsigned key);
   /// Leaves the hit pinned in state().hits.
   bool pin(unsigned m, unsigned key);
+  /// Mark a stored entry as one that is sent from its pages. False: it is not there.
+  bool send(unsigned m, unsigned key);
   /// A pinned hit still reads as it should; then released.
   void unpin(unsigned index);
   std::uint64_t purge_key(unsigned m, unsigned key);
@@ -197,6 +201,8 @@ class World {
   void check_locks();
   void check_views();
   void check_entries(bool pins_held);
+  void check_sent();
+  std::uint64_t sample(cache::Extent extent) const;
   void attach_ranges();
 
   WorldState* state_ = nullptr;

@@ -303,11 +303,25 @@ void World::check_views() {
   }
 }
 
+// Pages that the kernel may still hold are never those that are free to be written again.
+void World::check_sent() {
+  for (const auto& [extent, bytes] : state_->sent) {
+    if (extent.value == 0 || sample(extent) != bytes) continue;
+    cache::Memory memory(*state_->domain);
+    const Group& group = memory.group(extent.segment(), extent.group());
+    const std::uint64_t at = extent.first() % cache::kGroupUnits;
+    if ((group.bits[at / 64].load() >> (at % 64) & 1) == 0) {
+      violate("unit %lu: free, but it has the pages that were sent", extent.first());
+    }
+  }
+}
+
 void World::check_idle(bool pins_held) {
   check_slots(pins_held);
   check_views();
   check_locks();
   check_entries(pins_held);
+  check_sent();
 }
 
 }  // namespace mcs::killpoints

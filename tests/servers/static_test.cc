@@ -7,6 +7,7 @@
 #include <map>
 #include <thread>
 
+#include "loadtest/harness/net.h"
 #include "tests/servers/server_fixture.h"
 
 namespace mcs::loadtest {
@@ -34,6 +35,42 @@ TEST_P(StaticTest, BodyIsTheFileAtEverySize) {
     EXPECT_EQ(hit.header("Content-Length"), std::to_string(body.size()));
     EXPECT_TRUE(hit.body == body) << name;
   }
+}
+
+// What the kernel still holds of a body that was sent must stay as it was when its space is used for
+// others: who has not read it gets it, not what was stored there later.
+TEST_P(StaticTest, WhatAnIdleClientHasNotReadIsNotOverwritten) {
+  constexpr size_t kSize = 100'000;  // fits into the sockets between here and there
+  constexpr int kOthers = 300;       // together about twice what the domain can hold
+  const std::string body = bytes_of_size(kSize, 7);
+  const std::string other = bytes_of_size(kSize, 8);
+  write("sent.bin", body);
+  for (int i = 0; i < kOthers; ++i) write("other" + std::to_string(i) + ".bin", other);
+  ServerOptions options = default_options();
+  options.workers = 1;
+  options.mcs->size = "16m";
+  options.mcs->cache_directives = {{"cache_purge", "on"}};
+  options.access_log = true;
+  if (GetParam().kind == ServerKind::kHttpd) options.main_extra = "EnableSendfile On\n";
+  const WebServer& server = start(GetParam(), options);
+  get_hit(server, "/sent.bin");
+  auto idle = RawConnection::open(server.port());
+  ASSERT_TRUE(idle);
+  ASSERT_TRUE(idle->send("GET /sent.bin?idle HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+  // The line is written when the server is through with it and has unpinned the entry.
+  const auto log = [&] { return read_file(server.prefix() / "access.log").value_or(""); };
+  ASSERT_TRUE(wait_until([&] { return log().find("sent.bin?idle") != std::string::npos; },
+                         std::chrono::seconds(20)));
+  HttpRequest purge;
+  purge.method = "PURGE";
+  purge.url = server.url("/sent.bin");
+  EXPECT_EQ(send(purge).body, "purged 1\n");
+  for (int i = 0; i < kOthers; ++i) {
+    ASSERT_TRUE(get(server, "/other" + std::to_string(i) + ".bin").body == other);
+  }
+  const auto response = idle->read_response();
+  ASSERT_TRUE(response);
+  EXPECT_TRUE(response->body == body);
 }
 
 TEST_P(StaticTest, LargeFiles) {
