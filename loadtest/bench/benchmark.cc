@@ -5,6 +5,7 @@
 #include "loadtest/bench/growth.h"
 #include "loadtest/bench/hit.h"
 #include "loadtest/bench/hit_ratio.h"
+#include "loadtest/bench/latency.h"
 #include "loadtest/bench/recovery.h"
 
 namespace mcs::loadtest {
@@ -12,6 +13,7 @@ namespace mcs::loadtest {
 std::vector<std::unique_ptr<Benchmark>> all_benchmarks() {
   std::vector<std::unique_ptr<Benchmark>> all;
   all.push_back(std::make_unique<HitBenchmark>());
+  all.push_back(std::make_unique<LatencyBenchmark>());
   all.push_back(std::make_unique<CoreBenchmark>());
   all.push_back(std::make_unique<GrowthBenchmark>());
   all.push_back(std::make_unique<HitRatioBenchmark>());

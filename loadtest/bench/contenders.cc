@@ -6,8 +6,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <random>
 
+#include "loadtest/bench/internal/varnish_server.h"
 #include "loadtest/harness/build_paths.h"
 #include "loadtest/harness/http_client.h"
 #include "loadtest/harness/httpd_server.h"
@@ -22,6 +24,8 @@ namespace {
 
 // As recent as a site's files are, but not so recent that a cache may distrust it.
 constexpr time_t kFileAge = 24 * 3600;
+// nginx takes no longer parameter in its configuration. Bytes.
+constexpr size_t kLongestReturn = 4000;
 
 NginxOptions nginx_options(const fs::path& root, int cpu) {
   NginxOptions options;
@@ -74,7 +78,7 @@ std::string add_header_lines(const HttpResponse& model) {
 }  // namespace
 
 Result<std::unique_ptr<HitContenders>> HitContenders::start(const std::vector<size_t>& sizes,
-                                                            int server_cpu) {
+                                                            int server_cpu, bool varnish) {
   for (const char* module : {"ngx_mcs_module.so", "mod_mcs_apache.so"}) {
     if (module_file(module).empty()) {
       return fail("the module {} is not built: cmake --build build/release", module);
@@ -98,6 +102,11 @@ Result<std::unique_ptr<HitContenders>> HitContenders::start(const std::vector<si
   contenders->domain_.emplace(std::move(*up));
   if (auto added = contenders->add_nginx(); !added) {
     return tl::unexpected(added.error());
+  }
+  if (varnish) {
+    if (auto added = contenders->add_varnish(); !added) {
+      return tl::unexpected(added.error());
+    }
   }
   if (auto added = contenders->add_httpd(); !added) {
     return tl::unexpected(added.error());
@@ -165,10 +174,12 @@ Result<void> HitContenders::add_nginx() {
   options = nginx_options(root_.path(), cpu_);
   options.location_extra =
       add_header_lines(*model) + fmt::format("return 200 \"{}\";", body(sizes_[0]));
-  Contender returns{
-      "nginx-return", "nginx", false, {sizes_[0]}, std::make_unique<NginxServer>(options)};
-  if (auto added = add(std::move(returns)); !added) {
-    return added;
+  if (sizes_[0] <= kLongestReturn) {
+    Contender returns{
+        "nginx-return", "nginx", false, {sizes_[0]}, std::make_unique<NginxServer>(options)};
+    if (auto added = add(std::move(returns)); !added) {
+      return added;
+    }
   }
 
   options = nginx_options(root_.path(), cpu_);
@@ -199,6 +210,44 @@ Result<void> HitContenders::add_nginx() {
   Contender proxy{"nginx-proxy_cache", "nginx", false, sizes_,
                   std::make_unique<NginxServer>(options)};
   return add(std::move(proxy));
+}
+
+Result<void> HitContenders::add_varnish() {
+  if (find_program("varnishd").empty()) {
+    return fail("varnish is not installed: ./mcs bench installs it (or leave it out: hit without "
+                "--varnish)");
+  }
+  NginxServer origin(nginx_options(root_.path(), cpu_));
+  if (auto started = origin.start(); !started) {
+    return started;
+  }
+  ServerOptions options;
+  options.document_root = root_.path();
+  options.cpus = {cpu_};
+  // What proves that its answers are hits is, as with proxy_cache, that they go on without the origin.
+  return add({"varnish", "nginx", false, sizes_,
+              std::make_unique<VarnishServer>(options, origin.port())});
+}
+
+Result<void> HitContenders::wait_for_hits() const {
+  for (const Contender& contender : contenders_) {
+    for (const size_t size : contender.ours ? contender.sizes : std::vector<size_t>()) {
+      const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+      for (bool hit = false; !hit;) {
+        const auto before = domain_hits();
+        const auto fetched = field_names(contender, size);
+        const auto after = domain_hits();
+        if (!before || !fetched || !after) {
+          return fail("cannot fill the cache of {}", contender.name);
+        }
+        hit = *after > *before;
+        if (!hit && std::chrono::steady_clock::now() > give_up) {
+          return fail("{} never answers a request for {} bytes with a hit", contender.name, size);
+        }
+      }
+    }
+  }
+  return {};
 }
 
 Result<void> HitContenders::add_httpd() {

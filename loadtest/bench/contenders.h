@@ -16,7 +16,7 @@ namespace mcs::loadtest {
 // One way to serve the same few files, in a server of its own.
 struct Contender {
   std::string name;    // "nginx-mcs", "httpd-static", …
-  std::string family;  // "nginx" or "httpd"
+  std::string family;  // "nginx" (Varnish as well) or "httpd"
   bool ours = false;
   std::vector<size_t> sizes;  // bytes of the bodies it can serve
   std::unique_ptr<WebServer> server;
@@ -25,10 +25,14 @@ struct Contender {
 // All contenders of `bench hit`, running, warm and checked. Servers are pinned to one CPU.
 class HitContenders {
  public:
-  // Starts everything; `sizes` are the bodies' sizes in bytes, the first one small enough for a
-  // configuration file.
+  // Starts everything; `sizes` are the bodies' sizes in bytes, the first one that of nginx's `return`
+  // too if it fits into a configuration file. `varnish`: whether to start that too.
   static Result<std::unique_ptr<HitContenders>> start(const std::vector<size_t>& sizes,
-                                                      int server_cpu);
+                                                      int server_cpu, bool varnish);
+  // Files that were just made are served but not stored for two seconds; returns when each request
+  // to ours is a hit.
+  Result<void> wait_for_hits() const;
+  const std::filesystem::path& root() const { return root_.path(); }
 
   std::vector<Contender>& all() { return contenders_; }
   static std::string path_of(size_t size);
@@ -45,6 +49,7 @@ class HitContenders {
   HitContenders() = default;
   Result<void> write_files(const std::vector<size_t>& sizes);
   Result<void> add_nginx();
+  Result<void> add_varnish();
   Result<void> add_httpd();
   Result<void> add(Contender contender);
   Result<void> check(const Contender& contender, size_t size) const;

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <map>
@@ -131,6 +130,7 @@ void HitBenchmark::add_options(CLI::App& app) {
       ->delimiter(',')
       ->check(CLI::Range(1, 100'000))
       ->capture_default_str();
+  app.add_flag("--varnish", varnish_, "Varnish too");
   app.add_flag("--realtime", realtime_,
                "Servers and client take precedence over everything else on the machine (SCHED_FIFO; "
                "root only)");
@@ -156,7 +156,7 @@ Result<nlohmann::json> HitBenchmark::run(const std::atomic<bool>& interrupted) {
   for (const size_t kib : kib_) {
     sizes.push_back(kib * 1024);
   }
-  auto contenders = HitContenders::start(sizes, kServerCpu);
+  auto contenders = HitContenders::start(sizes, kServerCpu, varnish_);
   if (!contenders) {
     return tl::unexpected(contenders.error());
   }
@@ -174,25 +174,8 @@ Result<nlohmann::json> HitBenchmark::run(const std::atomic<bool>& interrupted) {
     }
   }
 
-  // Files that were just made are served but not stored for two seconds; what is measured is hits.
-  for (const Case& one : cases) {
-    if (!one.contender->ours) {
-      continue;
-    }
-    const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-    for (bool hit = false; !hit;) {
-      const auto before = (*contenders)->domain_hits();
-      const auto fetched = (*contenders)->field_names(*one.contender, one.size);
-      const auto after = (*contenders)->domain_hits();
-      if (!before || !fetched || !after) {
-        return fail("cannot fill the cache of {}", one.contender->name);
-      }
-      hit = *after > *before;
-      if (!hit && std::chrono::steady_clock::now() > give_up) {
-        return fail("{} never answers a request for {} bytes with a hit", one.contender->name,
-                    one.size);
-      }
-    }
+  if (auto warm = (*contenders)->wait_for_hits(); !warm) {
+    return tl::unexpected(warm.error());
   }
 
   std::mt19937_64 random(seed);

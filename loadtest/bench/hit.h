@@ -22,6 +22,7 @@ class HitBenchmark : public Benchmark {
   int connections_ = 32;
   std::vector<size_t> kib_ = {1, 16, 100};
   bool realtime_ = false;
+  bool varnish_ = false;
 };
 
 }  // namespace mcs::loadtest
