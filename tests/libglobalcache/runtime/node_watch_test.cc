@@ -12,6 +12,8 @@
 
 #include "libglobalcache/api/domain.h"
 #include "libglobalcache/cache/layout.h"
+#include "libglobalcache/runtime/instance.h"
+#include "tests/libglobalcache/test_liveness.h"
 
 namespace mcs::runtime {
 namespace {
@@ -240,6 +242,85 @@ TEST(NodeWatch, WhoAloneDoesNotReachASegmentLeaves) {
     EXPECT_EQ(cluster.view(1), cluster.view(0));
   }
   std::filesystem::remove_all(name);
+}
+
+class OutsiderTest : public testing::Test {
+ protected:
+  void begin(bool separate_kernels) {
+    gsm::DomainSpec spec = watched_spec(2);
+    spec.separate_kernels = separate_kernels;
+    domain_ = api::create_in_memory(spec, 16, 128);
+    insider_ = join(0);
+    outsider_ = join(1);
+    insider_->views().look();
+  }
+  std::unique_ptr<Instance> join(std::uint32_t node) {
+    auto joined = Instance::join(*domain_, liveness_, {.node = node, .server = "test/1"});
+    (*joined)->activate();
+    return std::move(*joined);
+  }
+  void decide(std::uint16_t members) {
+    const View now = insider_->views().look();
+    ASSERT_EQ(insider_->views().propose({now.generation + 1, members, 3}).members, members);
+  }
+  InstanceState state(const Instance& instance) {
+    return StateWord::state(insider_->control(instance.slot_number()).state.load());
+  }
+
+  TestLiveness liveness_;
+  std::unique_ptr<gsm::Domain> domain_;
+  std::unique_ptr<Instance> insider_;
+  std::unique_ptr<Instance> outsider_;
+};
+
+TEST_F(OutsiderTest, StayExpelledUntilTheirNodeIsAdmitted) {
+  begin(false);
+  decide(1);
+  EXPECT_EQ(insider_->expel_outsiders(), 1U);
+  EXPECT_TRUE(outsider_->expelled());
+  outsider_->tick();
+  EXPECT_TRUE(outsider_->expelled()) << "it looks at the view before it comes back";
+  const auto late = join(1);
+  EXPECT_EQ(state(*late), InstanceState::kExpelled) << "whoever joins there does not become active";
+  EXPECT_EQ(insider_->expel_outsiders(), 0U);
+  decide(3);
+  outsider_->tick();
+  late->tick();
+  EXPECT_EQ(state(*outsider_), InstanceState::kActive);
+  EXPECT_EQ(state(*late), InstanceState::kActive);
+  EXPECT_EQ(insider_->expel_outsiders(), 0U);
+}
+
+TEST_F(OutsiderTest, WhoIsAboutToBecomeActiveDoesNot) {
+  begin(false);
+  auto joining = Instance::join(*domain_, liveness_, {.node = 1, .server = "test/1"});
+  decide(1);
+  EXPECT_EQ(insider_->expel_outsiders(), 2U);
+  (*joining)->activate();
+  EXPECT_EQ(state(**joining), InstanceState::kExpelled);
+}
+
+TEST_F(OutsiderTest, OtherKernelsProcessesAreJudgedByTheirOwnNodeOnly) {
+  begin(true);
+  const std::uint32_t slot = outsider_->slot_number();
+  liveness_.release(slot);
+  EXPECT_FALSE(insider_->is_dead(outsider_->id()));
+  EXPECT_FALSE(insider_->recover(slot, "test"));
+  EXPECT_EQ(insider_->recover_all("test"), 0U);
+  decide(1);
+  EXPECT_EQ(insider_->expel_outsiders(), 1U);
+  EXPECT_EQ(insider_->recover_all("test"), 0U) << "what it held stays its own";
+  // As agents do, before they become active.
+  auto rebooted = Instance::join(*domain_, liveness_, {.node = 1, .server = "test/1"});
+  EXPECT_EQ((*rebooted)->recover_all("agent started"), 1U);
+  EXPECT_EQ(state(*outsider_), InstanceState::kFree);
+}
+
+TEST_F(OutsiderTest, OneKernelTellsOfAllItsProcesses) {
+  begin(false);
+  liveness_.release(outsider_->slot_number());
+  EXPECT_TRUE(insider_->is_dead(outsider_->id()));
+  EXPECT_EQ(insider_->recover_all("test"), 1U);
 }
 
 }  // namespace
