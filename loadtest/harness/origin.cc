@@ -16,6 +16,7 @@
 #include <cerrno>
 #include <stdexcept>
 
+#include "loadtest/harness/listener.h"
 #include "loadtest/harness/net.h"
 
 namespace mcs::loadtest {
@@ -230,19 +231,7 @@ void Origin::on(const std::string& path, OriginAnswer answer) {
   on(path, [answer = std::move(answer)](OriginExchange& exchange) { exchange.answer(answer); });
 }
 
-void Origin::listen() {
-  listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const int on = 1;
-  setsockopt(listener_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<uint16_t>(port_));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (bind(listener_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 ||
-      ::listen(listener_, 1024) != 0) {
-    throw std::runtime_error(fmt::format("cannot listen on port {}", port_));
-  }
-}
+void Origin::listen() { listener_ = listen_on(port_); }
 
 void Origin::up() {
   if (listener_ >= 0) {

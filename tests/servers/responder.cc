@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/servers/responder.h"
 
-#include <arpa/inet.h>
 #include <fmt/format.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <cstdlib>
-#include <stdexcept>
 #include <string_view>
 
+#include "loadtest/harness/listener.h"
 #include "loadtest/harness/net.h"
 
 namespace mcs::loadtest {
@@ -141,17 +139,7 @@ Responder::Responder(ResponderProtocol protocol, Program program)
     : protocol_(protocol),
       program_(std::move(program)),
       port_(free_port()),
-      listener_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-  const int on = 1;
-  setsockopt(listener_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<uint16_t>(port_));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (bind(listener_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 ||
-      listen(listener_, 64) != 0) {
-    throw std::runtime_error(fmt::format("cannot listen on port {}", port_));
-  }
+      listener_(listen_on(port_)) {
   thread_ = std::thread([this] { serve(); });
 }
 
