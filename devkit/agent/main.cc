@@ -47,7 +47,10 @@ int run(const std::string& directory, const std::string& name, std::uint32_t nod
   (*instance)->activate();
   bool ok = false;
   {
-    runtime::Agent agent(**instance, (*domain)->path(), options, [&] { cache.tick(); });
+    runtime::Agent agent(**instance, (*domain)->path(), options, [&] {
+      cache.tick();
+      cache.recount_sites();
+    });
     ok = agent.run(&stop);
   }
   cache.leave();

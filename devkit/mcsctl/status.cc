@@ -110,6 +110,14 @@ std::string as_text(const json& all) {
                         i["alive"].get<bool>() ? "" : " (ended, not recovered yet)");
   }
   if (all["instances"].empty()) text += "      nobody uses the domain\n";
+  if (!all["sites"].empty()) text += "\n    used     quota   reserve   sealed  site\n";
+  for (const json& site : all["sites"]) {
+    const auto bytes = [&](const char* name) { return site[name].get<std::uint64_t>(); };
+    text += fmt::format("{:>8}  {:>8}  {:>8}  {:>7}  {}\n", readable_bytes(bytes("used_bytes")),
+                        bytes("quota_bytes") == 0 ? "-" : readable_bytes(bytes("quota_bytes")),
+                        readable_bytes(bytes("reserve_bytes")), bytes("sealed"),
+                        site["site"].get<std::string>());
+  }
   const json& sums = all["statistics"];
   const auto n = [&](const char* name) { return sums[name].get<std::uint64_t>(); };
   const std::uint64_t answered = n("hits") + n("revalidated") + n("misses") + n("expired") +
@@ -178,6 +186,14 @@ int status(const Common& common) {
   all["entries"] = {{"sealed", by_state[static_cast<unsigned>(cache::EntryState::kSealed)]},
                     {"filling", by_state[static_cast<unsigned>(cache::EntryState::kFilling)]},
                     {"retired", by_state[static_cast<unsigned>(cache::EntryState::kRetired)]}};
+  all["sites"] = json::array();
+  for (const cache::SiteUsage& site : view.sites()) {
+    all["sites"].push_back({{"site", site.name},
+                            {"used_bytes", site.units * cache::kUnitBytes},
+                            {"quota_bytes", site.quota * cache::kUnitBytes},
+                            {"reserve_bytes", site.reserve * cache::kUnitBytes},
+                            {"sealed", site.sealed}});
+  }
   all["space_bytes"] = units * cache::kUnitBytes;
   all["used_bytes"] = used * cache::kUnitBytes;
   all["free_bytes"] = (units - used) * cache::kUnitBytes;

@@ -20,6 +20,7 @@ mcs_status mcs_policy_set(mcs_policy* policy, const char* name, size_t argc,
                           const char* const* argv, char* err, size_t errlen) try {
   const std::vector<std::string_view> args(argv, argv + argc);
   const auto ok = mcs::http::set_directive(policy->rules, name, args);
+  policy->rules_changed();
   if (ok) return MCS_OK;
   if (err != nullptr && errlen > 0) std::snprintf(err, errlen, "%s", ok.error().message.c_str());
   return MCS_ERROR;
@@ -61,6 +62,7 @@ size_t mcs_policy_directives(const mcs_directive** directives) try {
 void mcs_policy_inherit(mcs_policy* child, const mcs_policy* parent) {
   try {
     mcs::http::inherit_policy(child->rules, parent->rules);
+    child->rules_changed();
   } catch (const std::exception&) {
     // Out of memory at configuration time; the child keeps its own rules.
   }

@@ -1,10 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "libglobalcache/cache/global_cache.h"
 #include "libglobalcache/globalcache.h"
 #include "libglobalcache/http/policy.h"
 
 /// The C API's handle of a location's rules.
 struct mcs_policy {
   mcs::http::CachePolicy rules;
+  mcs::cache::SiteRules site;  // what the rules say of it
+
+  /// For keys; nullptr: no site is told apart here.
+  const mcs::cache::SiteRules* site_rules() const { return site.name.empty() ? nullptr : &site; }
+  void rules_changed() {
+    site.name = mcs::http::site_name(rules);
+    site.quota = {rules.quota.bytes, rules.quota.permille};
+    site.reserve = {rules.reserve.bytes, rules.reserve.permille};
+  }
 };
+
+namespace mcs::api {
+
+/// The most bytes of a body that is stored.
+std::uint64_t largest_object(const cache::GlobalCache& cache, const mcs_policy& policy);
+
+}  // namespace mcs::api

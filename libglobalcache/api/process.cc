@@ -91,6 +91,7 @@ void look_after_agent(mcs_process& process) {
                          process.config.spec.name, node, process.config.hang_limit_ms);
     // Until it is up, and also if it cannot be started.
     process.instance->recover_all("survivor's tick");
+    process.cache->recount_sites();
     return;
   }
   const std::uint64_t agent = process.instance->events(node).agent.load(std::memory_order_acquire);

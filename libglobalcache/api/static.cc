@@ -241,11 +241,6 @@ Stored store_file(Request& r, cache::Fill& fill, std::uint64_t largest) {
   return fill.commit(now) ? Stored::kYes : Stored::kNo;
 }
 
-std::uint64_t largest_object(const mcs_process& process, const http::CachePolicy& rules) {
-  const std::uint64_t capacity = process.cache->memory().capacity_units() * cache::kUnitBytes;
-  return rules.max_object != 0 ? std::min(rules.max_object, capacity - capacity / 4) : capacity / 8;
-}
-
 bool load_head(const cache::Hit& hit, FileHead& head) {
   if (hit.head.size() != sizeof head) return false;
   std::memcpy(&head, hit.head.data(), sizeof head);
@@ -321,7 +316,7 @@ mcs_outcome get(Request& r) {
     if (found.filling.value == 0) {
       struct stat info {};
       if (::stat(r.ask.file, &info) != 0 || !S_ISREG(info.st_mode)) return MCS_DECLINED;
-      const std::uint64_t largest = largest_object(process, rules);
+      const std::uint64_t largest = largest_object(cache, *r.ask.policy);
       if (static_cast<std::uint64_t>(info.st_size) > largest ||
           is_young(describe(process, info), runtime::wall_ms())) {
         return serve_file(r, status);
@@ -385,6 +380,7 @@ mcs_outcome mcs_static_get(mcs_process* process, const mcs_static_request* reque
                                          {request->path.data, request->path.size}, key);
   if (!ok) return MCS_DECLINED;
   r.key = process->cache->make_key(key);
+  r.key.site = request->policy->site_rules();
   process->count(api::kRequests);
   const api::LatencySample sample(*process);
   return api::get(r);

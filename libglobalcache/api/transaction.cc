@@ -7,6 +7,8 @@
 #include <memory>
 
 #include "libglobalcache/api/internal/transaction.h"
+#include "libglobalcache/api/policy.h"
+#include "libglobalcache/http/field_filter.h"
 #include "libglobalcache/http/freshness.h"
 #include "libglobalcache/http/poisoning.h"
 #include "libglobalcache/http/validation.h"
@@ -51,7 +53,7 @@ TransactionPool& pool() {
 
 // Everything but the memory that can be used again.
 void reset(Transaction& t) {
-  t.has_range = t.has_conditions = t.has_body = false;
+  t.has_range = t.has_conditions = t.has_body = t.has_connection = false;
   t.has_hit = t.marked_stale = t.no_pin = t.known_specs = false;
   t.entry.reset();
   t.filling = {};
@@ -155,6 +157,26 @@ bool add_edits(Transaction& t, mcs_response& out) {
   return true;
 }
 
+// What Connection names must not go further (RFC 9110 7.6.1), and nginx does not see to that. False: no
+// memory.
+bool remove_connection_options(Transaction& t, mcs_response& out) {
+  const auto named = [&](const http::FieldView& field) {
+    return http::is_connection_option(t.fields, field);
+  };
+  const auto count = static_cast<std::size_t>(
+      t.has_connection ? std::count_if(t.fields.begin(), t.fields.end(), named) : 0);
+  if (count == 0) return true;
+  auto* names = static_cast<mcs_str*>(t.alloc((out.remove_count + count) * sizeof(mcs_str)));
+  if (names == nullptr) return false;
+  mcs_str* end = std::copy_n(out.remove_fields, out.remove_count, names);
+  for (const http::FieldView& field : t.fields) {
+    if (named(field)) *end++ = {field.name.data(), field.name.size()};
+  }
+  out.remove_fields = names;
+  out.remove_count += count;
+  return true;
+}
+
 mcs_cache_status forward_status(const Transaction& t) {
   if (t.decision.forward == Forward::kBypass) return MCS_CACHE_BYPASS;
   return t.has_hit ? MCS_CACHE_EXPIRED : MCS_CACHE_MISS;
@@ -186,6 +208,7 @@ mcs_outcome forward(Transaction& t, mcs_response& out) {
       t.stripped = false;
     }
   }
+  if (!remove_connection_options(t, out)) return MCS_DECLINED;
   if (!usable) release_hit(t);
   out.fill = t.fill ? 1 : 0;
   if (t.fill) t.process->count(kFills);
@@ -263,8 +286,8 @@ Step wait_for_other(Transaction& t, mcs_response& out, mcs_outcome& outcome) {
     return Step::kAgain;
   }
   t.process->count(kWaits);
-  if ((t.ask.flags & MCS_REQUEST_NO_WAIT) != 0) {
-    if (!t.policy->lock_busy_503) return Step::kForward;
+  if ((t.ask.flags & MCS_REQUEST_NO_WAIT) != 0 && t.policy->lock_busy != http::LockBusy::kWait) {
+    if (t.policy->lock_busy == http::LockBusy::kPass) return Step::kForward;
     outcome = refuse(t, 503, out);
     return Step::kDone;
   }
@@ -369,7 +392,7 @@ mcs_outcome run(Transaction& t, mcs_response& out) {
       // Where responses are not stored, a part or a 304 must not become a whole body.
       const bool partly =
           (t.has_range || t.has_conditions) &&
-          (t.part_of > largest_object(*t.process, *t.policy) || is_hit_for_miss(t));
+          (t.part_of > largest_object(t.cache(), *t.ask.policy) || is_hit_for_miss(t));
       t.wants_part = partly;
       if (!refreshes(t) && (partly || (begins == 0 && !t.has_hit && !count_use(t)))) return forward(t, out);
       step = try_to_fill(t, begins++);
@@ -469,9 +492,15 @@ void count_status(Transaction& t, mcs_cache_status status, std::uint64_t bytes) 
   t.process->count(kHitBytes, bytes);
 }
 
-std::uint64_t largest_object(const mcs_process& process, const http::CachePolicy& policy) {
-  const std::uint64_t capacity = process.cache->memory().capacity_units() * cache::kUnitBytes;
-  return policy.max_object != 0 ? std::min(policy.max_object, capacity - capacity / 4) : capacity / 8;
+std::uint64_t largest_object(const cache::GlobalCache& cache, const mcs_policy& policy) {
+  const std::uint64_t capacity = cache.memory().capacity_units() * cache::kUnitBytes;
+  std::uint64_t largest = capacity / 8;
+  if (policy.rules.max_object != 0) {
+    largest = std::min(policy.rules.max_object, capacity - capacity / 4);
+  }
+  // More would drive out all others of its site.
+  const std::uint64_t quota = cache.sites().units_of(policy.site.quota) * cache::kUnitBytes;
+  return quota != 0 ? std::min(largest, quota - quota / 4) : largest;
 }
 
 }  // namespace mcs::api

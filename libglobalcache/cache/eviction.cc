@@ -26,6 +26,8 @@ constexpr auto kRelease = std::memory_order_release;
 constexpr std::uint64_t kProbationShare = 10;  // of the space, one part in so many
 constexpr std::uint64_t kHandStep = 8;
 constexpr std::uint64_t kLeastUnits = 32;
+constexpr std::uint64_t kSiteStep = 64;  // descriptors
+constexpr std::uint64_t kLeastBetweenRecounts = 500'000'000;  // ns
 constexpr std::uint64_t kGhostTimes = 256;     // steps of a ghost's time per cache's worth of units
 constexpr std::uint64_t kGhostLifetime = 230;  // in these steps
 
@@ -99,8 +101,10 @@ void GlobalCache::admit(Link link, const SealedFields& fields) {
   SegmentState& state = memory_.state(segment);
   const std::uint64_t waiting =
       state.arrivals_in.load(kRelaxed) - state.arrivals_out.load(kRelaxed);
+  const std::uint8_t site = ClockByte::site(fields.site);
+  if (site != 0) memory_.set_clock_byte(segment, link.index(), ClockByte::kUsed | site);
   if (waiting >= places || is_ghost(segment, fields.hash)) return;
-  memory_.set_clock_byte(segment, link.index(), ClockByte::kUsed | ClockByte::kProbation);
+  memory_.set_clock_byte(segment, link.index(), ClockByte::kUsed | ClockByte::kProbation | site);
   const std::uint64_t units = units_of(fields);
   const std::uint64_t number = state.arrivals_in.fetch_add(1, kRelaxed);
   memory_.arrival(segment, number).store(Arrival::make(link, units).value, kRelease);
@@ -118,23 +122,29 @@ void GlobalCache::admit(Link link, const SealedFields& fields) {
 void GlobalCache::inherit_use(Link entry, Link replaced) const {
   const std::uint8_t byte = memory_.clock_byte(replaced.segment(), replaced.index());
   if (entry.value == 0 || (byte & ClockByte::kProbation) != 0) return;
+  const int site = memory_.clock_byte(entry.segment(), entry.index()) & ClockByte::kSite;
   memory_.set_clock_byte(entry.segment(), entry.index(),
-                         static_cast<std::uint8_t>(ClockByte::kUsed | ClockByte::uses(byte)));
+                         static_cast<std::uint8_t>(ClockByte::kUsed | site | ClockByte::uses(byte)));
 }
 
-// Returns units retired, 0: it cannot go now.
-std::uint64_t GlobalCache::evict(Link link, Descriptor& d, std::uint64_t word) {
+// Returns units retired, 0: it cannot go now. `reserves`: not if its site needs it for its reserve.
+std::uint64_t GlobalCache::evict(Link link, Descriptor& d, std::uint64_t word,
+                                 const SiteUnits* reserves) {
   if ((EntryWord::flags(word) & EntryWord::kUnsettled) != 0) {
     settle(link, d);
     return 0;
   }
   const SealedFields fields = load_sealed(d);
-  if (!retire_as(link, d, word)) return 0;
-  return std::max<std::uint64_t>(1, units_of(fields));
+  const std::uint64_t units = std::max<std::uint64_t>(1, units_of(fields));
+  if (reserves != nullptr && fields.site < kSites &&
+      sites_.units(fields.site) < (*reserves)[fields.site] + units && (*reserves)[fields.site] != 0) {
+    return 0;
+  }
+  return retire_as(link, d, word) ? units : 0;
 }
 
 // The oldest arrival leaves the ring.
-std::uint64_t GlobalCache::evict_arrival(std::uint32_t segment) {
+std::uint64_t GlobalCache::evict_arrival(std::uint32_t segment, const SiteUnits* reserves) {
   SegmentState& state = memory_.state(segment);
   std::uint64_t number = state.arrivals_out.load(kRelaxed);
   do {
@@ -156,18 +166,19 @@ std::uint64_t GlobalCache::evict_arrival(std::uint32_t segment) {
   }
   const std::uint64_t mean = mean_units(state);
   if (ClockByte::uses(byte) >= uses_worth(arrival.units(), mean)) {
-    memory_.set_clock_byte(segment, arrival.index(), ClockByte::kUsed);
+    memory_.set_clock_byte(segment, arrival.index(),
+                           static_cast<std::uint8_t>(ClockByte::kUsed | (byte & ClockByte::kSite)));
     return 0;
   }
   const std::uint64_t hash = d.sealed[0].load(kRelaxed);
   const std::uint64_t units =
-      evict(memory_.link_to(segment, arrival.index(), arrival.version()), d, word);
+      evict(memory_.link_to(segment, arrival.index(), arrival.version()), d, word, reserves);
   if (units != 0) add_ghost(segment, hash, units);
   return units;
 }
 
 // The hand moves on.
-std::uint64_t GlobalCache::evict_at_hand(std::uint32_t segment) {
+std::uint64_t GlobalCache::evict_at_hand(std::uint32_t segment, const SiteUnits* reserves) {
   const std::uint64_t descriptors = memory_.geometry().descriptors;
   const std::uint64_t first =
       memory_.state(segment).clock_hand.fetch_add(kHandStep, kRelaxed) % descriptors;
@@ -182,14 +193,15 @@ std::uint64_t GlobalCache::evict_at_hand(std::uint32_t segment) {
     if (entry_state == EntryState::kFree) memory_.set_clock_byte(segment, i, 0);
     if (entry_state != EntryState::kSealed) continue;
     if ((byte & ClockByte::kProbation) != 0) {
-      const int next = (byte & ClockByte::kPassed) == 0 ? byte | ClockByte::kPassed
-                                                        : ClockByte::kUsed | ClockByte::uses(byte);
+      const int next = (byte & ClockByte::kPassed) == 0
+                           ? byte | ClockByte::kPassed
+                           : byte & ~(ClockByte::kPassed | ClockByte::kProbation);
       memory_.set_clock_byte(segment, i, static_cast<std::uint8_t>(next));
     } else if (const auto worth = uses_worth(units_of(load_sealed(d)), mean);
                ClockByte::uses(byte) >= worth) {
       memory_.set_clock_byte(segment, i, static_cast<std::uint8_t>(byte - worth));
     } else {
-      retired += evict(memory_.link_to(segment, i, EntryWord::version(word)), d, word);
+      retired += evict(memory_.link_to(segment, i, EntryWord::version(word)), d, word, reserves);
     }
   }
   return retired;
@@ -197,6 +209,18 @@ std::uint64_t GlobalCache::evict_at_hand(std::uint32_t segment) {
 
 bool GlobalCache::evict_some(std::uint32_t segment, std::uint64_t units) {
   if (memory_.lost(segment)) return false;
+  if (!sites_.any()) return evict_until(segment, units, nullptr);
+  const SiteUnits reserves = sites_.reserves();
+  for (std::uint32_t n = 0; n < memory_.nodes(); ++n) {
+    const std::uint32_t other = (segment + n) % memory_.nodes();
+    if (!memory_.lost(other) && evict_until(other, units, &reserves)) return true;
+  }
+  // Nobody has more than its reserve: somebody has to go.
+  return evict_until(segment, units, nullptr);
+}
+
+bool GlobalCache::evict_until(std::uint32_t segment, std::uint64_t units,
+                              const SiteUnits* reserves) {
   const CacheGeometry& g = memory_.geometry();
   SegmentState& state = memory_.state(segment);
   const std::uint64_t most = g.groups * kGroupUnits / kProbationShare;
@@ -217,7 +241,8 @@ bool GlobalCache::evict_some(std::uint32_t segment, std::uint64_t units) {
     if (waiting == 0 && state.probation.load(kRelaxed) != 0) state.probation.store(0, kRelaxed);
     const bool crowded =
         state.probation.load(kRelaxed) > most || waiting > g.arrivals - g.arrivals / 8;
-    retired += waiting != 0 && crowded ? evict_arrival(segment) : evict_at_hand(segment);
+    retired += waiting != 0 && crowded ? evict_arrival(segment, reserves)
+                                       : evict_at_hand(segment, reserves);
     if (retired >= units || limbo_used_.count() > kLimbo / 2) {
       // What somebody still reads does not help: go on until something was really freed.
       if (reclaim(true) > 0) return true;
@@ -225,6 +250,75 @@ bool GlobalCache::evict_some(std::uint32_t segment, std::uint64_t units) {
     }
   }
   return reclaim(true) > 0 || retired != 0;
+}
+
+// Makes room for so many more units of a site by evicting its own: a clock of its own over the
+// descriptors of all nodes, by the bits of the clock bytes that say of which sites an entry may be.
+// False: its quota is too small for them.
+bool GlobalCache::keep_quota(std::uint32_t site, std::uint64_t units) {
+  const std::uint64_t quota = sites_.quota(site);
+  const auto fits = [&] { return sites_.units(site) + units <= quota; };
+  if (quota == 0 || fits()) return true;
+  if (units > quota) return false;
+  const std::uint64_t descriptors = memory_.geometry().descriptors;
+  const std::uint64_t steps = (descriptors + kSiteStep - 1) / kSiteStep * memory_.nodes();
+  const std::uint8_t bits = ClockByte::site(site);
+  // So many turns bring every counter to zero.
+  for (std::uint64_t turn = 0; turn < steps * (ClockByte::kMaxUses + 1) && !fits(); ++turn) {
+    const std::uint64_t step = sites_.hand(site).fetch_add(1, kRelaxed) % steps;
+    const auto segment = static_cast<std::uint32_t>(step % memory_.nodes());
+    if (memory_.lost(segment)) continue;
+    const std::uint64_t first = step / memory_.nodes() * kSiteStep;
+    for (std::uint64_t i = first; i < std::min(first + kSiteStep, descriptors); ++i) {
+      const std::uint8_t byte = memory_.clock_byte(segment, i);
+      if ((byte & ClockByte::kSite) != bits) continue;
+      Descriptor& d = memory_.descriptor(segment, i);
+      const std::uint64_t word = d.state.load(kAcquire);
+      if (EntryWord::state(word) != EntryState::kSealed || site_of(d) != site) continue;
+      if (ClockByte::uses(byte) > 0) {
+        memory_.set_clock_byte(segment, i, static_cast<std::uint8_t>(byte - 1));
+      } else if (!fits()) {
+        evict(memory_.link_to(segment, i, EntryWord::version(word)), d, word, nullptr);
+      }
+    }
+    if (limbo_used_.count() > kLimbo / 2) reclaim(true);
+  }
+  reclaim(true);
+  return fits();
+}
+
+void GlobalCache::recount_sites(bool at_once) {
+  const std::uint64_t began = runtime::monotonic_ns();
+  if ((began < next_recount_ns_ && !at_once) || !sites_.any()) return;
+  const SiteUnits before = sites_.counts();
+  SiteUnits counted{};
+  std::vector<Extent> extents;
+  for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
+    if (memory_.lost(segment)) continue;
+    for (std::uint64_t i = 0; i < memory_.geometry().descriptors; ++i) {
+      const std::uint8_t byte = memory_.clock_byte(segment, i);
+      if (byte == 0) continue;
+      const Descriptor& d = memory_.descriptor(segment, i);
+      const std::uint64_t word = d.state.load(kAcquire);
+      const EntryState entry_state = EntryWord::state(word);
+      const std::uint32_t site = site_of(d);
+      if ((entry_state != EntryState::kFilling && entry_state != EntryState::kSealed) || site == 0 ||
+          site >= kSites ||
+          !space_.extents(load_sealed(d), d.overflow.load(kAcquire), false, extents)) {
+        continue;
+      }
+      for (const Extent& extent : extents) counted[site] += extent.units();
+      // Whoever takes a lost byte for a free one forgets the site.
+      if (const std::uint8_t bits = ClockByte::site(site);
+          entry_state == EntryState::kSealed && (byte & ClockByte::kSite) != bits) {
+        memory_.set_clock_byte(segment, i,
+                               static_cast<std::uint8_t>((byte & ~ClockByte::kSite) | bits));
+      }
+    }
+  }
+  sites_.correct(before, counted);
+  const std::uint64_t ended = runtime::monotonic_ns();
+  next_recount_ns_ = ended + std::max(kLeastBetweenRecounts, 20 * (ended - began));
 }
 
 }  // namespace mcs::cache

@@ -31,6 +31,7 @@ Fill& Fill::operator=(Fill&& other) noexcept {
     slot_ = other.slot_;
     key_ = std::move(other.key_);
     hash_ = other.hash_;
+    site_ = other.site_;
     purges_seen_ = other.purges_seen_;
     head_bytes_ = other.head_bytes_;
     head_sum_ = other.head_sum_;
@@ -98,7 +99,8 @@ Append Fill::flush() {
   if (answer != Append::kOk || (head_shown_ && body_bytes_ == reported_)) return answer;
   if (!head_shown_) {
     SealedFields fields;
-    fields.key_bytes = static_cast<std::uint32_t>(key_.size());
+    fields.key_bytes = key_.size() & kKeyBytesMask;
+    fields.site = site_;
     fields.head_bytes = head_bytes_;
     fields.head_sum = head_sum_;
     const auto words = std::bit_cast<std::array<std::uint64_t, kSealedWords>>(fields);
@@ -177,7 +179,8 @@ bool Fill::commit(std::int64_t checked_ms) {
   fields.body_sum = body_sum;
   fields.body_bytes = body_bytes_ & ((1ULL << 44) - 1);
   fields.extent_count = extents_.size() & ((1U << 20) - 1);
-  fields.key_bytes = static_cast<std::uint32_t>(key_.size());
+  fields.key_bytes = key_.size() & kKeyBytesMask;
+  fields.site = site_;
   fields.head_bytes = head_bytes_;
   for (std::size_t i = 0; i < std::min<std::size_t>(2, extents_.size()); ++i) {
     fields.extents[i] = extents_[i].value;

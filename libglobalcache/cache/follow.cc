@@ -39,7 +39,7 @@ std::uint64_t bytes_of(const std::vector<Extent>& extents) {
 std::uint64_t GlobalCache::fill_progress(Link filling) const {
   const Descriptor* d = memory_.resolve(filling);
   if (d == nullptr || !still_filling(filling)) return ~0ULL;
-  if (d->sealed[kLengthsWord].load(kAcquire) == 0) return 0;
+  if ((d->sealed[kLengthsWord].load(kAcquire) & kKeyBytesMask) == 0) return 0;
   return 1 + (d->progress.load(std::memory_order_seq_cst) & kBytesMask);
 }
 

@@ -42,6 +42,7 @@ GlobalCache::GlobalCache(gsm::Domain& domain, Instance& instance,
       pins_(memory_, instance),
       space_(memory_, instance),
       index_(memory_, instance),
+      sites_(memory_, domain.header().hash_seed),
       area_(*reinterpret_cast<CacheArea*>(instance.own_component_area())),
       wake_(std::move(wake)),
       seed_(domain.header().hash_seed) {
@@ -282,7 +283,11 @@ Begin GlobalCache::begin(const Key& key, Fill& fill, Link seen, bool insist) {
   d.progress.store(0, kRelaxed);
   d.sealed[0].store(key.hash, kRelaxed);
   d.sealed[kHash2Word].store(key.hash2, kRelaxed);
-  d.sealed[kLengthsWord].store(0, kRelaxed);
+  const std::uint32_t site = key.site == nullptr ? 0 : sites_.number_of(*key.site);
+  SealedFields fields;
+  fields.site = site;
+  d.sealed[kLengthsWord].store(
+      std::bit_cast<std::array<std::uint64_t, kSealedWords>>(fields)[kLengthsWord], kRelaxed);
   d.sealed[kSumsWord].store(0, kRelaxed);
   // A purge that is not seen here sees the entry: it logs first and then looks.
   std::atomic_thread_fence(std::memory_order_seq_cst);
@@ -336,6 +341,7 @@ Begin GlobalCache::begin(const Key& key, Fill& fill, Link seen, bool insist) {
   fill.key_.assign(key.primary).append(key.variant);
   fill.purges_seen_ = purges_seen;
   fill.hash_ = key.hash;
+  fill.site_ = site;
   return Begin::kFilling;
 }
 
@@ -384,6 +390,8 @@ void GlobalCache::wake_waiters(Link filling, const Descriptor& d) {
 
 SpaceAnswer GlobalCache::make_room(Link entry, Descriptor& d, std::uint64_t units,
                                    std::vector<Extent>& out) {
+  const std::uint32_t site = site_of(d);
+  if (site != 0 && !keep_quota(site, units)) return SpaceAnswer::kFull;
   unsigned failures = 0;
   while (units > 0) {
     // Large bodies in fair pieces, small ones in whatever there is.
@@ -392,6 +400,7 @@ SpaceAnswer GlobalCache::make_room(Link entry, Descriptor& d, std::uint64_t unit
     const SpaceAnswer answer = space_.grow(entry, d, units, min_units, extent);
     if (answer == SpaceAnswer::kOk) {
       out.push_back(extent);
+      sites_.add(site, extent.units());
       units -= std::min(units, extent.units());  // whole pages may be more
       failures = 0;
       continue;
@@ -443,15 +452,26 @@ void GlobalCache::keep_limbo(int place) {
   if (place >= 0) limbo_ready_.take(static_cast<std::uint32_t>(place));
 }
 
+GlobalCache::SiteCost GlobalCache::cost_of(const Descriptor& d) const {
+  SiteCost cost{site_of(d), 0};
+  std::vector<Extent> extents;
+  if (cost.site != 0 && space_.extents(load_sealed(d), d.overflow.load(kAcquire), false, extents)) {
+    for (const Extent& extent : extents) cost.units += extent.units();
+  }
+  return cost;
+}
+
 bool GlobalCache::retire_as(Link link, Descriptor& d, std::uint64_t expected) {
   const int place = claim_limbo(link);
   if (place < 0) return false;
+  const SiteCost cost = cost_of(d);
   if (!d.state.compare_exchange_strong(
           expected,
           EntryWord::retired(expected, instance_.slot_number() + 1), std::memory_order_seq_cst)) {
     drop_limbo(place);
     return false;
   }
+  sites_.remove(cost.site, cost.units);
   unlink(link, d);
   keep_limbo(place);
   return true;
@@ -491,6 +511,7 @@ bool GlobalCache::retire_as_orphan(Link link, Descriptor& d) {
   }
   const std::lock_guard lock(orphan_mutex_);
   area_.orphaning.store(link.value, kRelease);
+  const SiteCost cost = cost_of(d);
   bool retired = false;
   while (!retired && EntryWord::state(word) == EntryState::kSealed &&
          EntryWord::version(word) == link.version()) {
@@ -499,6 +520,7 @@ bool GlobalCache::retire_as_orphan(Link link, Descriptor& d) {
   }
   if (retired) count_orphan(link);
   area_.orphaning.store(0, kRelease);
+  if (retired) sites_.remove(cost.site, cost.units);
   if (retired) unlink(link, d);
   return retired;
 }
@@ -525,10 +547,12 @@ bool GlobalCache::retire_filling(Link link, Descriptor& d, std::uint64_t owner_p
   while (EntryWord::state(word) == EntryState::kFilling &&
          EntryWord::version(word) == link.version() &&
          EntryWord::owner_plus_one(word) == owner_plus_one) {
+    const SiteCost cost = cost_of(d);
     if (d.state.compare_exchange_weak(
             word, EntryWord::make(link.version(), EntryState::kRetired, new_owner),
             std::memory_order_seq_cst)) {
       if (place < 0) count_orphan(link);
+      sites_.remove(cost.site, cost.units);
       unlink(link, d);
       wake_waiters(link, d);
       keep_limbo(place);

@@ -18,6 +18,7 @@
 #include "libglobalcache/cache/index.h"
 #include "libglobalcache/cache/memory.h"
 #include "libglobalcache/cache/pins.h"
+#include "libglobalcache/cache/sites.h"
 #include "libglobalcache/cache/space.h"
 #include "libglobalcache/runtime/instance.h"
 
@@ -30,6 +31,7 @@ struct Key {
   std::string_view variant;
   std::uint64_t hash = 0;   // of primary
   std::uint64_t hash2 = 0;  // of the whole key; decides who waits for whose fill, never what is served
+  const SiteRules* site = nullptr;  // whose space its entries take; nullptr: nobody's
 
   std::size_t size() const { return primary.size() + variant.size(); }
 };
@@ -121,6 +123,7 @@ class Fill {
   int slot_ = -1;
   std::string key_;
   std::uint64_t hash_ = 0;
+  std::uint32_t site_ = 0;
   std::uint64_t purges_seen_ = 0;  // sequence of the first purge that may concern this fill
   std::uint32_t head_bytes_ = 0;
   std::uint32_t head_sum_ = 0;
@@ -289,6 +292,9 @@ class GlobalCache final : public runtime::RecoverySteps {
   /// Make room: retire what is least worth keeping. False: nothing could be retired.
   bool evict_some(std::uint32_t segment, std::uint64_t units);
   void tick();
+  /// Count what each site takes, if there is one; not again after a moment unless `at_once`. Looks at
+  /// every descriptor: for the agent, or whoever does its work. One thread at a time.
+  void recount_sites(bool at_once = false);
 
   /// Give back everything before Instance::leave.
   void leave();
@@ -300,6 +306,7 @@ class GlobalCache final : public runtime::RecoverySteps {
   const Memory& memory() const { return memory_; }
   Pins& pins() { return pins_; }
   Space& space() { return space_; }
+  const Sites& sites() const { return sites_; }
   const Index& index() const { return index_; }
   runtime::Instance& instance() { return instance_; }
 
@@ -314,6 +321,12 @@ class GlobalCache final : public runtime::RecoverySteps {
   bool read_copy(Hit& hit) const;
   bool load_hit(Link link, Descriptor& d, const Key& key, Hit& hit, Found& outcome);
   SpaceAnswer make_room(Link entry, Descriptor& d, std::uint64_t units, std::vector<Extent>& out);
+  /// An entry that is about to be retired, and what its site has less then.
+  struct SiteCost {
+    std::uint32_t site = 0;
+    std::uint64_t units = 0;
+  };
+  SiteCost cost_of(const Descriptor& d) const;
   bool unlink(Link link, Descriptor& d);
   int claim_limbo(Link link);
   void drop_limbo(int place);
@@ -339,9 +352,11 @@ class GlobalCache final : public runtime::RecoverySteps {
   void inherit_use(Link entry, Link replaced) const;
   bool is_ghost(std::uint32_t segment, std::uint64_t hash) const;
   void add_ghost(std::uint32_t segment, std::uint64_t hash, std::uint64_t units);
-  std::uint64_t evict(Link link, Descriptor& d, std::uint64_t word);
-  std::uint64_t evict_arrival(std::uint32_t segment);
-  std::uint64_t evict_at_hand(std::uint32_t segment);
+  std::uint64_t evict(Link link, Descriptor& d, std::uint64_t word, const SiteUnits* reserves);
+  std::uint64_t evict_arrival(std::uint32_t segment, const SiteUnits* reserves);
+  std::uint64_t evict_at_hand(std::uint32_t segment, const SiteUnits* reserves);
+  bool evict_until(std::uint32_t segment, std::uint64_t units, const SiteUnits* reserves);
+  bool keep_quota(std::uint32_t site, std::uint64_t units);
   void keep_inherited_limbo(runtime::RecoveryCounts& counts);
   void adopt_retired(Link link, Descriptor& d, std::uint32_t their_owner,
                      runtime::RecoveryCounts& counts);
@@ -360,6 +375,8 @@ class GlobalCache final : public runtime::RecoverySteps {
   Pins pins_;
   Space space_;
   Index index_;
+  Sites sites_;
+  std::uint64_t next_recount_ns_ = 0;
   CacheArea& area_;
   std::function<void(std::uint32_t)> wake_;
   PurgeMatcher purge_matcher_ = nullptr;

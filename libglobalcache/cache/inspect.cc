@@ -7,6 +7,7 @@
 
 #include "gsm-emu/fault.h"
 #include "libglobalcache/cache/checksum.h"
+#include "libglobalcache/cache/sites.h"
 
 namespace mcs::cache {
 
@@ -176,6 +177,34 @@ SegmentUsage View::usage(std::uint32_t node) const {
   usage.damage = memory_.state(node).damage.load(kRelaxed);
   usage.lost = memory_.lost(node);
   return usage;
+}
+
+std::vector<SiteUsage> View::sites() const {
+  std::uint32_t first = 0;
+  while (first + 1 < memory_.nodes() && memory_.lost(first)) ++first;
+  const SiteTable& table = memory_.state(first).sites;
+  std::array<std::uint64_t, kSites> sealed{};
+  if (table.ids[1].load(kAcquire) == 0) return {};
+  for (std::uint32_t node = first; node < memory_.nodes(); ++node) {
+    if (memory_.lost(node)) continue;
+    for (std::uint64_t i = 0; i < memory_.geometry().descriptors; ++i) {
+      const Descriptor& d = memory_.descriptor(node, i);
+      if (EntryWord::state(d.state.load(kAcquire)) == EntryState::kSealed) ++sealed[site_of(d)];
+    }
+  }
+  const Sites counted(memory_, 0);
+  std::vector<SiteUsage> found;
+  for (std::uint32_t site = 1; site < kSites && table.ids[site].load(kAcquire) != 0; ++site) {
+    std::array<char, kSiteName> name;
+    for (std::size_t i = 0; i < table.names[site].size(); ++i) {
+      const std::uint64_t word = table.names[site][i].load(kRelaxed);
+      std::memcpy(name.data() + i * sizeof word, &word, sizeof word);
+    }
+    name.back() = 0;
+    found.push_back({name.data(), counted.units(site), table.quota[site].load(kRelaxed),
+                     table.reserve[site].load(kRelaxed), sealed[site]});
+  }
+  return found;
 }
 
 std::vector<runtime::GlobalStatistics::Row> View::statistics() const {

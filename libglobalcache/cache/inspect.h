@@ -51,6 +51,15 @@ struct SegmentUsage {
   std::uint64_t damage = 0;                 // checks that failed here so far
 };
 
+/// A site with a share of the space of its own.
+struct SiteUsage {
+  std::string name;
+  std::uint64_t units = 0;    // as counted, about
+  std::uint64_t quota = 0;    // units; 0: none
+  std::uint64_t reserve = 0;  // units
+  std::uint64_t sealed = 0;   // entries
+};
+
 /// A sealed entry, copied and checked.
 struct SealedEntry {
   Link link;
@@ -115,6 +124,8 @@ class View {
   /// Every slot that is not FREE; those with an invalid state word too.
   std::vector<InstanceInfo> instances(runtime::Liveness& liveness) const;
   SegmentUsage usage(std::uint32_t node) const;
+  /// Of every site that has a number.
+  std::vector<SiteUsage> sites() const;
   /// What all instances counted, the dead and the living: one row per server and node that counted
   /// anything. One that leaves during the call may be missing or counted twice in this answer.
   std::vector<runtime::GlobalStatistics::Row> statistics() const;

@@ -26,7 +26,8 @@
 //                           in between: the extent is not counted as freed, so it is done again.
 //   Descriptor.progress     filler (fetch_add), waiters (fetch_or)
 //   lengths, head_sum       filler                       before the first progress that followers see:
-//                                                        key_bytes != 0 says that the head is there
+//                                                        key_bytes != 0 says that the head is there;
+//                                                        the site beside it from the beginning
 //   Descriptor.checked      filler (FILLING): where in the purge log it began
 //   Descriptor.next         holder of the bucket's lock   one store links or unlinks
 //   Bucket.head             holder of the bucket's lock   one store
@@ -41,6 +42,8 @@
 //                                                        ledger is cleared by its recoverer.
 //   clock byte, arrivals,   anybody, plain stores         hints of eviction.cc: losing an update, or
 //   ghosts                                               reading an old one, is harmless
+//   SiteTable.ids           one CAS                      a site has a number; the rest of the table are
+//                                                        hints of sites.cc, counted again by the agent
 //
 // An entry's space is free only when its descriptor is FREE or no descriptor names it. Retired
 // entries are freed by whoever's limbo names them, once no live ledger does.
@@ -153,7 +156,8 @@ struct SealedFields {
   std::uint64_t body_sum = 0;  // XXH3 of the body
   std::uint64_t body_bytes : 44 = 0;
   std::uint64_t extent_count : 20 = 0;  // data extents; also the commit point while FILLING
-  std::uint32_t key_bytes = 0;
+  std::uint32_t key_bytes : 24 = 0;
+  std::uint32_t site : 8 = 0;  // whose space it takes (SiteTable); 0: nobody's
   std::uint32_t head_bytes = 0;  // after the key
   std::array<std::uint64_t, 2> extents{};  // Extent
   std::uint32_t head_sum = 0;  // low half of XXH3 over key and head
@@ -164,7 +168,8 @@ static_assert(sizeof(SealedFields) == 56);
 inline constexpr std::size_t kSealedWords = sizeof(SealedFields) / sizeof(Word);
 inline constexpr std::size_t kHash2Word = 1;    // FILLING: the key's second hash
 inline constexpr std::size_t kCountWord = 2;    // SealedFields word with extent_count
-inline constexpr std::size_t kLengthsWord = 3;  // SealedFields word with key_bytes and head_bytes
+inline constexpr std::size_t kLengthsWord = 3;  // SealedFields word with key_bytes, site, head_bytes
+inline constexpr std::uint64_t kKeyBytesMask = (1U << 24) - 1;  // of that word
 inline constexpr std::size_t kExtentWord = 4;   // SealedFields word of extents[0]
 inline constexpr std::size_t kSumsWord = 6;     // SealedFields word with head_sum and meta_sum
 /// Descriptor.checked while FILLING: this bit and the sequence of the next purge when it began.
@@ -247,6 +252,19 @@ struct PurgeLog {
   std::array<PurgeRecord, kPurgeRecords> records;
 };
 
+/// Sites that have a share of the space of their own, by number; number 0 is everything else. The table
+/// of the first segment that answers counts; the others have the same numbers.
+inline constexpr std::uint32_t kSites = 64;
+inline constexpr std::uint32_t kSiteName = 56;
+struct alignas(64) SiteTable {
+  std::array<Word, kSites> ids;      // hash of the name, 0: none
+  std::array<Word, kSites> units;    // that its entries take, about
+  std::array<Word, kSites> quota;    // units that they may take; 0: any number
+  std::array<Word, kSites> reserve;  // units below which others' needs do not bring them
+  std::array<Word, kSites> hands;    // where eviction for the quota looks next
+  std::array<std::array<Word, kSiteName / sizeof(Word)>, kSites> names;  // for people; ends with 0
+};
+
 /// Small shared words of one segment.
 struct alignas(64) SegmentState {
   Word clock_hand;   // next descriptor the evictor looks at
@@ -257,6 +275,7 @@ struct alignas(64) SegmentState {
   Word probation;     // units of the entries in between, about
   Word ghost_units;   // units evicted on probation, ever
   std::uint64_t unused[1];
+  SiteTable sites;
 };
 
 /// Clock byte of a descriptor; 0: FREE.
@@ -264,8 +283,12 @@ struct ClockByte {
   static constexpr std::uint8_t kUsed = 0x80;
   static constexpr std::uint8_t kProbation = 0x40;  // in the ring of arrivals
   static constexpr std::uint8_t kPassed = 0x20;     // the hand has met it on probation
+  static constexpr std::uint8_t kSite = 0x1c;       // of which sites it may be, 0: of none
   static constexpr std::uint8_t kMaxUses = 3;
   static std::uint8_t uses(std::uint8_t byte) { return byte & 3; }
+  static std::uint8_t site(std::uint64_t number) {
+    return static_cast<std::uint8_t>(number == 0 ? 0 : (number % 7 + 1) << 2);
+  }
 };
 
 /// One entry that arrived: [index 24 | version 22 | units 18].

@@ -26,6 +26,12 @@ inline SealedFields load_sealed(const Descriptor& d) {
   return std::bit_cast<SealedFields>(load_words(d));
 }
 
+/// The site in whose name it was filled; 0: none.
+inline std::uint32_t site_of(const Descriptor& d) {
+  return static_cast<std::uint32_t>(d.sealed[kLengthsWord].load(std::memory_order_relaxed) >> 24) %
+         kSites;
+}
+
 inline void store_sealed(Descriptor& d, const SealedFields& fields) {
   const auto words = std::bit_cast<SealedWords>(fields);
   for (std::size_t i = 0; i < kSealedWords; ++i) {

@@ -287,6 +287,31 @@ Result<std::uint32_t> permille_of(const Call& call, std::string_view text, bool 
                  : bad(call.name, "\"{}\" is no factor from 0 to 1, such as 0.1", text);
 }
 
+Result<void> set_share(const Call& call, SpaceShare& share) {
+  share = {};
+  if (equals_ignore_case(call.arg(), "off")) return {};
+  if (call.arg().ends_with('%')) {
+    return assign(share.permille, permille_of(call, call.arg().substr(0, call.arg().size() - 1), true));
+  }
+  return assign(share.bytes, size_of(call, call.arg()));
+}
+
+Result<void> set_quota(const Call& call) {
+  if (auto set = set_share(call, call.policy.quota); !set) return set;
+  if (call.policy.quota.bytes + call.policy.quota.permille > 0 || call.arg() == "off") return {};
+  return bad(call.name, "a quota of 0 stores nothing; to cache nothing here switch the cache off");
+}
+
+Result<void> set_reserve(const Call& call) { return set_share(call, call.policy.reserve); }
+
+Result<void> set_site(const Call& call) {
+  if (call.arg().empty() || !is_safe_value(call.arg())) {
+    return bad(call.name, "the site has no name; write for example shop");
+  }
+  call.policy.site = call.arg();
+  return {};
+}
+
 Result<void> set_heuristic(const Call& call) {
   if (equals_ignore_case(call.arg(), "off")) {
     call.policy.heuristic_permille = 0;
@@ -327,11 +352,13 @@ Result<void> set_cache_status(const Call& call) {
 }
 
 Result<void> set_lock_busy(const Call& call) {
-  if (call.arg() == "pass" || call.arg() == "503") {
-    call.policy.lock_busy_503 = call.arg() == "503";
+  constexpr std::array kWords = {Word{"wait", 0}, Word{"pass", 1}, Word{"503", 2}};
+  for (const Word& word : kWords) {
+    if (word.text != call.arg()) continue;
+    call.policy.lock_busy = static_cast<LockBusy>(word.bit);
     return {};
   }
-  return bad(call.name, "\"{}\" is unknown; write pass or 503", call.arg());
+  return bad(call.name, "\"{}\" is unknown; write wait, pass or 503", call.arg());
 }
 
 bool parse_address(std::string_view text, Network& network) {
@@ -440,6 +467,17 @@ constexpr std::array kEntries = {
     Entry{{"max_object", "MaxFileSize", "size", "larger bodies are not stored", 1, 1},
           set_size<&P::max_object>,
           copy<&P::max_object>},
+    Entry{{"site", "Site", "name", "whose share of the space responses take", 1, 1},
+          set_site,
+          copy<&P::site>},
+    Entry{{"quota", "Quota", "size|percent%|off", "the most space that the site's responses take", 1,
+           1},
+          set_quota,
+          copy<&P::quota>},
+    Entry{{"reserve", "Reserve", "size|percent%|off",
+           "space of the site that no other site's responses take away", 1, 1},
+          set_reserve,
+          copy<&P::reserve>},
     Entry{{"partial", "Partial", "on|off", "store 206 responses and combine them", 1, 1},
           set_flag<&P::partial>,
           copy<&P::partial>},
@@ -540,9 +578,9 @@ constexpr std::array kEntries = {
         {"lock_age", "LockMaxAge", "time", "a fill silent for so long is given to the next", 1, 1},
         set_ms<&P::lock_age_ms>,
         copy<&P::lock_age_ms>},
-    Entry{{"lock_busy", "LockBusy", "pass|503", "what happens when too many wait already", 1, 1},
+    Entry{{"lock_busy", "LockBusy", "wait|pass|503", "what happens when half of the threads wait", 1, 1},
           set_lock_busy,
-          copy<&P::lock_busy_503>},
+          copy<&P::lock_busy>},
     Entry{
         {"status_header", "StatusHeader", "on|off|name", "the Cache-Status field (RFC 9211)", 1, 1},
         set_cache_status,
@@ -579,6 +617,13 @@ bool matches_network(const Network& network, const Network& address) {
 }
 
 }  // namespace
+
+std::string_view site_name(const CachePolicy& policy) noexcept {
+  const auto none = [](const SpaceShare& share) { return share.bytes == 0 && share.permille == 0; };
+  if (!policy.site.empty()) return policy.site;
+  if (none(policy.quota) && none(policy.reserve)) return {};
+  return policy.key_base.empty() ? kUnnamedSite : std::string_view(policy.key_base);
+}
 
 std::span<const DirectiveInfo> policy_directives() noexcept { return kInfos; }
 

@@ -59,6 +59,14 @@ enum class QueryRule : std::uint8_t {
   kIgnoreListed,
 };
 
+/// What becomes of a request that should wait for another's fill when half of the threads (or
+/// connections) wait already.
+enum class LockBusy : std::uint8_t {
+  kWait,  // as well: it would hold its thread for as long if it went to the origin
+  kPass,  // it goes to the origin by itself
+  k503,
+};
+
 /// A range of addresses in network byte order.
 struct Network {
   std::array<std::uint8_t, 16> address{};
@@ -72,7 +80,18 @@ struct ValidTime {
   std::int64_t seconds;
 };
 
+/// A share of the cache's space. Both 0: none.
+struct SpaceShare {
+  std::uint64_t bytes = 0;
+  std::uint32_t permille = 0;
+};
+
 struct CachePolicy {
+  // --- whose space responses take
+  std::string site;    // empty: the key base, and without one kUnnamedSite
+  SpaceShare quota;    // the site's responses take no more
+  SpaceShare reserve;  // others' needs leave so much of the site's responses alone
+
   // --- keys
   std::string key_base;  // first part of every key; empty: scheme, host, port
   bool key_port = true;  // without a key base the server's port is part of the key
@@ -124,7 +143,7 @@ struct CachePolicy {
   bool lock = true;
   std::int64_t lock_timeout_ms = 5000;  // then the request goes to the origin by itself
   std::int64_t lock_age_ms = 5000;      // a fill silent for so long is given to the next
-  bool lock_busy_503 = false;           // too many wait already: 503 instead of passing
+  LockBusy lock_busy = LockBusy::kWait;
 
   // --- what else
   bool send_cache_status = false;
@@ -134,6 +153,11 @@ struct CachePolicy {
 
   std::uint64_t set_rules = 0;  // which directives were given; for inherit_policy
 };
+
+/// The name of the site of all that name none.
+inline constexpr std::string_view kUnnamedSite = "-";
+/// The site whose share of the space responses take; empty: they are not told apart.
+std::string_view site_name(const CachePolicy& policy) noexcept;
 
 /// What a directive looks like, for modules that register them and for docs/directives.md.
 struct DirectiveInfo {

@@ -201,10 +201,13 @@ Result<HerdReport> run_herd(const HerdOptions& options) {
   ProxiedPairOptions pair_options;
   // Each of httpd's clients waits in a thread, and half of a child's may wait; all of them may meet
   // in one child.
-  pair_options.httpd_threads = static_cast<int>(options.clients) + 16;
+  pair_options.httpd_threads =
+      options.httpd_threads > 0 ? options.httpd_threads : static_cast<int>(options.clients) + 16;
+  pair_options.rules = options.rules;
   // Nobody gives up while the origin waits for something that has no time limit.
   if (options.duration.count() == 0) {
-    pair_options.rules = {{"cache_lock_timeout", "60s"}, {"cache_lock_age", "60s"}};
+    pair_options.rules.insert(pair_options.rules.end(),
+                              {{"cache_lock_timeout", "60s"}, {"cache_lock_age", "60s"}});
   }
   auto pair = ProxiedPair::start(pair_options);
   if (!pair) return tl::unexpected(pair.error());

@@ -23,6 +23,8 @@ struct HerdOptions {
   // The process that fills is killed when half of the body has been sent.
   bool kill_filler = false;
   std::chrono::milliseconds timeout{30'000};
+  int httpd_threads = 0;  // of each of its two children; 0: enough for all clients to wait
+  std::vector<McsDirective> rules;
 };
 
 struct HerdReport {

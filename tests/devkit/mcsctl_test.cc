@@ -212,6 +212,18 @@ TEST_F(McsctlTest, WhoMayNotReadIsTold) {
               HasSubstr("run as the domain's owner"));
 }
 
+TEST_F(McsctlTest, StatusTellsWhatSitesTake) {
+  Member member = Member::join(directory(), 1);
+  EXPECT_EQ(run_json({"status", "d"})["sites"].size(), 0U);
+  const cache::SiteRules rules{"shop", {1 << 20, 0}, {512 << 10, 0}};
+  member.cache->sites().add(member.cache->sites().number_of(rules), 40);
+  const json status = run_json({"status", "d"});
+  ASSERT_EQ(status["sites"].size(), 1U);
+  EXPECT_EQ(status["sites"][0],
+            json({{"site", "shop"}, {"used_bytes", 10240}, {"quota_bytes", 1 << 20},
+                  {"reserve_bytes", 512 << 10}, {"sealed", 0}}));
+}
+
 TEST_F(McsctlTest, StatusTellsWhoUsesWhat) {
   Member member = Member::join(directory(), 1);
   for (int i = 0; i < 3; ++i) member.fill(file_key("site", fmt::format("/{}", i)), 5000);

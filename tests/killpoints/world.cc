@@ -158,7 +158,12 @@ bool World::join(unsigned m, std::uint32_t node) {
   return true;
 }
 
-cache::Key World::key(unsigned m, unsigned k) const { return member(m).cache->make_key(names_[k]); }
+cache::Key World::key(unsigned m, unsigned k) const {
+  static const cache::SiteRules kSite{"site", {}, {1 << 16, 0}};
+  cache::Key key = member(m).cache->make_key(names_[k]);
+  if (k == kTarget || k >= kFresh) key.site = &kSite;
+  return key;
+}
 
 namespace {
 

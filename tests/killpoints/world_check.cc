@@ -143,6 +143,7 @@ struct EntryCheck {
   }
   const Memory& memory;
   std::vector<std::vector<unsigned>> visits;  // of chains
+  cache::SiteUnits of_sites{};                // of sealed entries
   std::vector<std::vector<unsigned>> blocks;  // overflow blocks reached
   std::vector<std::vector<std::uint8_t>> bits;
   std::set<std::uint64_t> pinned;
@@ -245,6 +246,7 @@ void World::check_entries(bool pins_held) {
           if (bit != 0) violate("entry %lu: shares unit %lu", i, extents[e].first() + u);
           bit = 1;
         }
+        if (sealed) check.of_sites[cache::site_of(d)] += extents[e].units();
       }
       for (Link block{d.overflow.load()}; !block.is_end();) {
         const Overflow* overflow = memory.resolve_overflow(block);
@@ -270,6 +272,12 @@ void World::check_entries(bool pins_held) {
     }
   }
 
+  auto& counting = const_cast<cache::GlobalCache&>(cache);
+  counting.recount_sites(true);
+  check.of_sites[0] = 0;
+  if (const auto now = counting.sites().counts(); now != check.of_sites) {
+    violate("site 1: %lu units counted, its entries take %lu", now[1], check.of_sites[1]);
+  }
   for (std::uint32_t segment = 0; segment < memory.nodes(); ++segment) {
     for (std::uint64_t i = 0; i < g.descriptors; ++i) {
       const std::uint64_t word = memory.descriptor(segment, i).state.load();

@@ -172,9 +172,9 @@ TEST_P(MpmTest, OneRequestForManyWhoFollow) {
 }
 
 class BusyTest : public CollapsingTest, public testing::WithParamInterface<const char*> {};
-INSTANTIATE_TEST_SUITE_P(Httpd, BusyTest, testing::Values("/a", "/503"));
+INSTANTIATE_TEST_SUITE_P(Httpd, BusyTest, testing::Values("/wait", "/pass", "/503"));
 
-TEST_P(BusyTest, WhoHasNoPlaceToWaitAsksTheOriginOrIsRefused) {
+TEST_P(BusyTest, WhoHasNoPlaceToWaitWaitsAsksTheOriginOrIsRefused) {
   options().workers = 1;
   options().max_processes = 1;
   options().threads_per_child = 8;
@@ -183,14 +183,19 @@ TEST_P(BusyTest, WhoHasNoPlaceToWaitAsksTheOriginOrIsRefused) {
     exchange.answer(fresh("a"));
   });
   start("McsCacheLockTimeout 60s\nMcsCacheLockMaxAge 60s\n",
-        "<Location /503>\n  McsCacheLockBusy 503\n</Location>\n");
+        "<Location /503>\n  McsCacheLockBusy 503\n</Location>\n"
+        "<Location /pass>\n  McsCacheLockBusy pass\n</Location>\n");
   const std::string path = GetParam();
   std::vector<RawConnection> clients;
   clients.push_back(ask(path));
   EXPECT_TRUE(origin_.wait_for_requests(path, 1));
   // Of five, four find a place to wait; which ones, depends on the order their threads run in.
   for (RawConnection& client : ask_often(5, path)) clients.push_back(std::move(client));
-  if (path == "/a") {
+  if (path == "/wait") {
+    wait_for_busy(6);
+    EXPECT_EQ(origin_.count(path), 1u);
+    gate_.admit();
+  } else if (path == "/pass") {
     EXPECT_TRUE(origin_.wait_for_requests(path, 2));
     gate_.admit(2);
   } else {

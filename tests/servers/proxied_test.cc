@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Two servers on one domain, in front of one origin: a response is fetched once for both.
+#include <fmt/format.h>
+
+#include <tuple>
+
 #include "loadtest/harness/net.h"
 #include "loadtest/harness/origin.h"
 #include "tests/servers/server_fixture.h"
@@ -9,6 +13,14 @@ namespace {
 
 class ProxiedPairTest : public PairTest {
  protected:
+  static std::string load_proxy_modules() {
+    std::string text;
+    for (const char* module : {"proxy", "proxy_http", "filter", "deflate", "brotli"}) {
+      text += fmt::format("LoadModule {0}_module /usr/lib/apache2/modules/mod_{0}.so\n", module);
+    }
+    return text;
+  }
+
   WebServer& start_proxy(const ServerType& type, const std::string& key_base = "site") {
     ServerOptions options = default_options();
     options.root_location = false;
@@ -21,15 +33,35 @@ class ProxiedPairTest : public PairTest {
                              (compress_ ? "  gzip on; gzip_types *; gzip_proxied any;\n" : "") +
                              "  add_header X-Mcs-Status $mcs_cache_status always; }\n";
     } else {
-      for (const char* module : {"proxy", "proxy_http", "filter", "deflate", "brotli"}) {
-        options.main_extra += std::string("LoadModule ") + module +
-                              "_module /usr/lib/apache2/modules/mod_" + module + ".so\n";
-      }
+      options.main_extra = load_proxy_modules();
       options.server_extra = "ProxyPass / " + origin_.url("/") +
                              "\n<Location \"/\">\n  McsCache On\n  McsCacheKeyBase " + key_base +
                              "\n  McsCachePurge on\n" +
                              (compress_ ? "  SetOutputFilter BROTLI_COMPRESS;DEFLATE\n" : "") +
                              "</Location>\n";
+    }
+    return start(type, options);
+  }
+
+  // Below /quiet/ a site with a reserve, below /noisy/ one with a quota.
+  WebServer& start_sites(const ServerType& type) {
+    ServerOptions options = default_options();
+    options.root_location = false;
+    options.mcs->key_base.clear();
+    const bool nginx = type.kind == ServerKind::kNginx;
+    if (nginx) {
+      options.server_extra = "add_header X-Mcs-Status $mcs_cache_status always;\n";
+    } else {
+      options.main_extra = load_proxy_modules();
+    }
+    for (const auto& [site, rule, share] :
+         {std::tuple("quiet", nginx ? "reserve" : "Reserve", "10%"), {"noisy", nginx ? "quota" : "Quota", "20m"}}) {
+      const std::string url = origin_.url(fmt::format("/{}/", site));
+      options.server_extra +=
+          nginx ? fmt::format("location /{0}/ {{ proxy_pass {1}; mcs_cache on; mcs_cache_max_object 5m; "
+                              "mcs_cache_key_base {0}; mcs_cache_{2} {3}; }}\n", site, url, rule, share)
+                : fmt::format("ProxyPass /{0}/ {1}\n<Location /{0}/>\n  McsCache On\n  McsCacheMaxFileSize 5m\n"
+                              "  McsCacheKeyBase {0}\n  McsCache{2} {3}\n</Location>\n", site, url, rule, share);
     }
     return start(type, options);
   }
@@ -127,6 +159,35 @@ TEST_P(ProxiedPairTest, AnotherKeyBaseSharesNothing) {
   const WebServer& other = start_proxy(second(), "another");
   get(one, "/a");
   EXPECT_EQ(get(other, "/a").cache_status(), "MISS");
+}
+
+TEST_P(ProxiedPairTest, ANoisySiteLeavesTheReserveOfAnotherAlone) {
+  const WebServer& one = start_sites(first());
+  const WebServer& other = start_sites(second());
+  constexpr int kQuiet = 40;
+  constexpr int kNoisy = 100;  // more than the domain's 64 MiB
+  const auto path = [](const char* site, int i) { return fmt::format("/{}/{}", site, i); };
+  const std::string quiet(100'000, 'q');
+  const std::string noisy(1'000'000, 'n');
+  for (int i = 0; i < kQuiet; ++i) {
+    origin_.on(path("quiet", i), fresh(quiet));
+    get(i % 2 == 0 ? one : other, path("quiet", i));
+  }
+  for (int i = 0; i < kNoisy; ++i) {
+    origin_.on(path("noisy", i), fresh(noisy));
+    EXPECT_TRUE(get(i % 2 == 0 ? one : other, path("noisy", i)).body == noisy);
+  }
+  for (int i = 0; i < kQuiet; ++i) {
+    const HttpResponse hit = get(i % 2 == 0 ? other : one, path("quiet", i));
+    EXPECT_EQ(hit.cache_status(), "HIT") << i;
+    EXPECT_TRUE(hit.body == quiet) << i;
+  }
+  unsigned left = 0;
+  for (int i = 0; i < kNoisy; ++i) {
+    left += get(one, path("noisy", i), {"Cache-Control: only-if-cached"}).status == 200 ? 1 : 0;
+  }
+  EXPECT_LE(left, 20u);  // the quota
+  EXPECT_GE(left, 15u);
 }
 
 TEST_P(ProxiedPairTest, StoredAsItCameAndEncodedForEachClient) {

@@ -5,6 +5,7 @@
 #include <exception>
 
 #include "libglobalcache/api/internal/transaction.h"
+#include "libglobalcache/api/policy.h"
 #include "libglobalcache/http/field_filter.h"
 #include "libglobalcache/http/freshness.h"
 #include "libglobalcache/http/key.h"
@@ -204,7 +205,7 @@ bool has_lease(Transaction& t, const http::StoreDecision& decision) {
   request.target = view(t.ask.target);
   request.port = port_of(t);
   if (!http::build_key(request, *t.policy, t.primary)) return false;
-  t.key = t.cache().make_key(t.primary);
+  make_key(t);
   t.known_specs = false;
   return t.cache().begin(t.key, t.fill, {}, true) == Begin::kFilling;
 }
@@ -227,7 +228,7 @@ bool choose_variant(Transaction& t, const Response& response) {
 }
 
 bool begin_storing(Transaction& t, const Response& response, const http::StoreDecision& decision) {
-  t.largest = largest_object(*t.process, *t.policy);
+  t.largest = largest_object(t.cache(), *t.ask.policy);
   if (t.announced && *t.announced > t.largest) return false;
   if (!choose_variant(t, response)) return false;
   std::array<char, 29> date;

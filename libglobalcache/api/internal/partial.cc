@@ -13,6 +13,7 @@
 #include <array>
 
 #include "libglobalcache/api/internal/transaction.h"
+#include "libglobalcache/api/policy.h"
 #include "libglobalcache/http/field_filter.h"
 #include "libglobalcache/http/vary.h"
 
@@ -145,7 +146,7 @@ bool answer_with_part(Transaction& t, mcs_response& out) {
 bool begin_storing_part(Transaction& t, http::Fields response, const http::ResponseInfo& info,
                         const http::StoreDecision& decision) {
   if (!t.wants_part || (t.ask.flags & MCS_REQUEST_NO_STORE) != 0) return false;
-  t.largest = largest_object(*t.process, *t.policy);
+  t.largest = largest_object(t.cache(), *t.ask.policy);
   const http::StoredMeta& meta = decision.meta;
   const ByteRange added = held_by(meta);
   if ((meta.flags & http::kMetaPartial) == 0 || added.length() > t.largest) return false;

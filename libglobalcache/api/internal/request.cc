@@ -7,6 +7,7 @@
 #include "libglobalcache/http/conditional.h"
 #include "libglobalcache/http/field_filter.h"
 #include "libglobalcache/http/key.h"
+#include "libglobalcache/http/uri.h"
 
 namespace mcs::api {
 
@@ -36,6 +37,9 @@ bool read_request(Transaction& t) {
       case http::FieldId::kTransferEncoding:
         t.has_body = true;
         break;
+      case http::FieldId::kConnection:
+        t.has_connection = true;
+        break;
       case http::FieldId::kContentLength:
         if (http::trim(field.value) != "0") t.has_body = true;
         break;
@@ -59,13 +63,49 @@ bool read_request(Transaction& t) {
     t.primary.clear();
     return false;
   }
-  t.key = t.process->cache->make_key(t.primary);
+  make_key(t);
   return true;
+}
+
+void make_key(Transaction& t) {
+  t.key = t.cache().make_key(t.primary);
+  // Purges look in the chain of what was received.
+  if (const std::string received = http::received_key(t.primary); !received.empty()) {
+    t.key.hash = t.cache().make_key(received).hash;
+  }
+  t.key.site = t.ask.policy->site_rules();
 }
 
 }  // namespace mcs::api
 
 using namespace mcs;
+
+extern "C" mcs_str mcs_rewritten_target(mcs_str received, mcs_str path, mcs_str args, mcs_str chosen,
+                                        uint32_t place, mcs_alloc alloc, void* alloc_context) try {
+  const std::string_view whole = api::view(received);
+  const std::size_t question = std::min(whole.find('?'), whole.size());
+  std::string_view query = whole.empty() ? api::view(args) : whole.substr(question);
+  if (!whole.empty() && !query.empty()) query.remove_prefix(1);
+  std::string target(whole.substr(0, question));
+  if (!target.empty()) target += http::kRewritten;
+  http::append_escaped(api::view(path), target);
+  if (query != api::view(args)) {
+    target += http::kRewritten;
+    http::append_escaped(api::view(args), target);
+  }
+  if (chosen.size > 0) {
+    target.append(http::kRewritten).append(":");
+    http::append_escaped(api::view(chosen), target);
+    target += std::to_string(place);
+  }
+  if (!query.empty()) target.append("?").append(query);
+  auto* memory = static_cast<char*>(alloc(alloc_context, target.size()));
+  if (memory == nullptr) return {};
+  std::memcpy(memory, target.data(), target.size());
+  return {memory, target.size()};
+} catch (const std::exception&) {
+  return {};
+}
 
 extern "C" size_t mcs_refresh_request(const mcs_request* request, char* to, size_t size) {
   std::size_t n = 0;

@@ -52,6 +52,7 @@ struct mcs_transaction {
   bool has_range = false;
   bool has_conditions = false;
   bool has_body = false;
+  bool has_connection = false;
   std::string primary;  // key; empty: none
   mcs::cache::Key key;  // of primary, without variant
   std::int64_t now_ms = 0;
@@ -127,6 +128,8 @@ inline std::uint16_t port_of(const Transaction& t) {
 // --- request.cc
 /// Fill in the request's part. False: it has no key (unsafe methods, malformed targets).
 bool read_request(Transaction& t);
+/// From t.primary.
+void make_key(Transaction& t);
 
 // --- lookup.cc
 /// Find what is stored for the request and who is filling it, apart from `own`. What was found
@@ -192,8 +195,6 @@ void add_story(Transaction& t, const Story& story, mcs_response& out);
 /// Answer from what is stored; false: it was damaged, look again.
 bool answer(Transaction& t, mcs_cache_status status, mcs_response& out);
 void count_status(Transaction& t, mcs_cache_status status, std::uint64_t bytes);
-/// The most bytes of a body that is stored.
-std::uint64_t largest_object(const mcs_process& process, const http::CachePolicy& policy);
 
 // --- partial.cc
 /// Answer a request for a part from what is stored of it. False: it cannot be; t.part_of is set if

@@ -34,6 +34,7 @@ struct HerdCommand {
   int duration_ms = 2000;
   int rounds = 3;
   std::string json_file;
+  std::string busy;
 
   void add(CLI::App& app);
   int run();
@@ -43,6 +44,9 @@ void HerdCommand::add(CLI::App& app) {
   app.add_option("--clients", options.clients, "over both servers, in turn")
       ->check(CLI::Range(2, 5000))
       ->capture_default_str();
+  app.add_option("--httpd-threads", options.httpd_threads,
+                 "of each of its two children; 0: enough for all clients to wait");
+  app.add_option("--busy", busy, "McsCacheLockBusy: wait, pass or 503");
   app.add_option("--duration-ms", duration_ms, "how long the origin sends")
       ->check(CLI::Range(1, 60'000))
       ->capture_default_str();
@@ -61,6 +65,7 @@ int HerdCommand::run() {
       options.clients, duration_ms, "KiB", "filler", "killed", "origin", "good", "victim", "failed",
       "first p50", "first max", "last p50", "last max"));
   options.duration = std::chrono::milliseconds(duration_ms);
+  if (!busy.empty()) options.rules = {{"cache_lock_busy", busy}};
   nlohmann::json list = nlohmann::json::array();
   bool well = true;
   for (int round = 0; round < rounds; ++round) {

@@ -357,10 +357,14 @@ TEST_F(CollapsingTest, TheWaitIsBounded) {
   Exchange other(httpd_, policy_.get(), {});
   ASSERT_EQ(other.begin(), MCS_FORWARD);
   EXPECT_EQ(other.response().fill, 0);
-  // Where too many wait already.
+  // Where many wait already.
   Request request;
   request.flags = MCS_REQUEST_NO_WAIT;
   policy_.set("lock_timeout 10s");
+  int waiter = 0;
+  Exchange patient(httpd_, policy_.get(), request, &waiter);
+  EXPECT_EQ(patient.begin(), MCS_WAIT);
+  policy_.set("lock_busy pass");
   Exchange hurried(httpd_, policy_.get(), request);
   EXPECT_EQ(hurried.begin(), MCS_FORWARD);
   policy_.set("lock_busy 503");

@@ -593,6 +593,7 @@ TEST_F(VerifyTest, SaysNothingAboutADomainThatIsBusy) {
   };
   std::vector<std::thread> threads;
   for (Member* member : {&a_, &a_, &b_}) threads.emplace_back([&, member] { work(*member); });
+  while (fills == 0) std::this_thread::yield();
   Member reader = join(0, "mcs-test");
   VerifyOptions options;
   options.pins = &reader.cache->pins();

@@ -170,7 +170,7 @@ TEST(Directives, SetTheirMembers) {
   EXPECT_EQ(set(p, "lock_timeout", {"250ms"}), "");
   EXPECT_EQ(p.lock_timeout_ms, 250);
   EXPECT_EQ(set(p, "lock_busy", {"503"}), "");
-  EXPECT_TRUE(p.lock_busy_503);
+  EXPECT_EQ(p.lock_busy, LockBusy::k503);
   EXPECT_EQ(set(p, "status_header", {"edge 1"}), "");
   EXPECT_TRUE(p.send_cache_status);
   EXPECT_EQ(p.cache_status_name, "edge 1");
@@ -207,7 +207,7 @@ TEST(Directives, SayWhatIsWrongInOneLine) {
       {"heuristic", {"100.1"}, "\"100.1\" is no percentage from 0 to 100"},
       {"LastModifiedFactor", {"2"}, "\"2\" is no factor from 0 to 1"},
       {"LastModifiedFactor", {""}, "\"\" is no factor from 0 to 1"},
-      {"lock_busy", {"wait"}, "write pass or 503"},
+      {"lock_busy", {"go"}, "write wait, pass or 503"},
       {"purge", {"localhost"}, "\"localhost\" is no address; write for example 127.0.0.1"},
       {"purge", {"10.0.0.0/33"}, "\"10.0.0.0/33\" needs a prefix length from 0 to 32"},
       {"key_base", {""}, "the key base is empty"},

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "libglobalcache/cache/sites.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace mcs::cache {
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr unsigned kAttempts = 8;
+
+// Only what changed is stored: usually nothing, and the lines stay shared.
+bool put(Word& word, std::uint64_t value) {
+  if (word.load(kRelaxed) == value) return false;
+  word.store(value, kRelaxed);
+  return true;
+}
+
+}  // namespace
+
+SiteTable& Sites::table() const {
+  std::uint32_t segment = 0;
+  while (segment + 1 < memory_.nodes() && memory_.lost(segment)) ++segment;
+  return memory_.state(segment).sites;
+}
+
+std::uint64_t Sites::units_of(const Share& share) const {
+  if (share.bytes != 0) return (share.bytes + kUnitBytes - 1) / kUnitBytes;
+  return memory_.capacity_units() / 1000 * share.permille;
+}
+
+void Sites::note(SiteTable& table, std::uint32_t site, std::uint64_t id,
+                 const SiteRules& rules) const {
+  std::array<std::uint64_t, kSiteName / sizeof(Word)> name{};
+  std::memcpy(name.data(), rules.name.data(), std::min<std::size_t>(rules.name.size(), kSiteName - 1));
+  const std::uint64_t quota = units_of(rules.quota);
+  const std::uint64_t reserve = units_of(rules.reserve);
+  const auto write = [&](SiteTable& to) {
+    bool changed = put(to.quota[site], quota);
+    changed = put(to.reserve[site], reserve) || changed;
+    for (std::size_t i = 0; i < name.size(); ++i) {
+      changed = put(to.names[site][i], name[i]) || changed;
+    }
+    return changed;
+  };
+  if (!write(table)) return;
+  for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
+    if (memory_.lost(segment)) continue;
+    SiteTable& other = memory_.state(segment).sites;
+    put(other.ids[site], id);
+    write(other);
+  }
+}
+
+std::uint32_t Sites::number_of(const SiteRules& rules) const {
+  SiteTable& sites = table();
+  const std::uint64_t id = XXH3_64bits_withSeed(rules.name.data(), rules.name.size(), seed_) | 1;
+  for (unsigned attempt = 0; attempt < kAttempts; ++attempt) {
+    std::uint32_t place = 0;
+    std::uint64_t old = 0;
+    for (std::uint32_t site = 1; site < kSites; ++site) {
+      const std::uint64_t known = sites.ids[site].load(std::memory_order_acquire);
+      if (known == id) {
+        note(sites, site, id, rules);
+        return site;
+      }
+      if (known == 0 || (place == 0 && units(site) == 0)) {
+        place = site;
+        old = known;
+      }
+      if (known == 0) break;  // nobody comes after the first free number
+    }
+    if (place == 0) return 0;
+    if (sites.ids[place].compare_exchange_strong(old, id, std::memory_order_acq_rel)) {
+      note(sites, place, id, rules);
+      return place;
+    }
+  }
+  return 0;
+}
+
+SiteUnits Sites::reserves() const {
+  SiteUnits reserves{};
+  std::uint64_t sum = 0;
+  const std::uint64_t most = memory_.capacity_units() / 4 * 3;
+  for (std::uint32_t site = 1; site < kSites; ++site) {
+    reserves[site] = std::min(table().reserve[site].load(kRelaxed), memory_.capacity_units());
+    sum += reserves[site];
+  }
+  if (sum <= most) return reserves;
+  const double factor = static_cast<double>(most) / static_cast<double>(sum);
+  for (std::uint64_t& units : reserves) {
+    units = static_cast<std::uint64_t>(static_cast<double>(units) * factor);
+  }
+  return reserves;
+}
+
+SiteUnits Sites::counts() const {
+  SiteUnits counts{};
+  for (std::uint32_t site = 1; site < kSites; ++site) counts[site] = units(site);
+  return counts;
+}
+
+void Sites::correct(const SiteUnits& before, const SiteUnits& counted) const {
+  for (std::uint32_t site = 1; site < kSites; ++site) {
+    const std::uint64_t now = units(site);
+    const auto [least, most] = std::minmax(before[site], now);
+    if (counted[site] >= least && counted[site] <= most) continue;
+    // Half of what changed meanwhile was counted already.
+    const auto change = static_cast<std::int64_t>(now - before[site]) / 2;
+    const auto right = std::max<std::int64_t>(0, static_cast<std::int64_t>(counted[site]) + change);
+    Word& count = table().units[site];
+    count.fetch_add(static_cast<std::uint64_t>(right) - count.load(kRelaxed), kRelaxed);
+  }
+}
+
+}  // namespace mcs::cache

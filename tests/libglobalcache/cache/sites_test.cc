@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// Shares of the space: reserves, quotas, and what is counted.
+#include <gmock/gmock.h>
+
+#include "libglobalcache/cache/inspect.h"
+#include "tests/libglobalcache/cache/cache_kit.h"
+
+namespace mcs::cache {
+namespace {
+
+constexpr std::uint64_t kMiB = 1 << 20;
+
+class SitesTest : public CacheTest {
+ protected:
+  SitesTest() : CacheTest(8 * kMiB) {}
+
+  static bool put(const Member& m, const SiteRules* site, const std::string& key,
+                  std::size_t bytes) {
+    Key asked = m.cache->make_key(key);
+    asked.site = site;
+    Fill fill;
+    return m.cache->begin(asked, fill, {}, true) == Begin::kFilling && write(fill, key, bytes);
+  }
+  static unsigned present(const Member& m, const std::string& prefix, unsigned count) {
+    unsigned n = 0;
+    for (unsigned i = 0; i < count; ++i) n += get(m, prefix + std::to_string(i)) ? 1 : 0;
+    return n;
+  }
+  std::uint64_t used(const std::string& name) const { return usage(name).units * kUnitBytes; }
+  SiteUsage usage(const std::string& name) const {
+    for (const SiteUsage& site : View(*domain_).sites()) {
+      if (site.name == name) return site;
+    }
+    return {};
+  }
+};
+
+const SiteRules kQuiet{"quiet", {}, {kMiB, 0}};
+const SiteRules kNoisy{"noisy", {}, {}};
+
+TEST_F(SitesTest, ANoisySiteDoesNotTouchWhatOthersHaveReserved) {
+  const Member m = join();
+  for (unsigned i = 0; i < 100; ++i) ASSERT_TRUE(put(m, &kQuiet, "/q" + std::to_string(i), 9000));
+  for (unsigned i = 0; i < 3000; ++i) EXPECT_TRUE(put(m, &kNoisy, "/n" + std::to_string(i), 9000));
+  EXPECT_EQ(present(m, "/q", 100), 100U);
+  EXPECT_GT(present(m, "/n", 3000), 200U);
+  // So it is for what names no site.
+  for (unsigned i = 0; i < 3000; ++i) EXPECT_TRUE(put(m, nullptr, "/o" + std::to_string(i), 9000));
+  EXPECT_EQ(present(m, "/q", 100), 100U);
+  expect_clean();
+}
+
+TEST_F(SitesTest, WithoutAReserveTheQuietOneWouldBeGone) {
+  const Member m = join();
+  const SiteRules open{"quiet", {}, {}};
+  for (unsigned i = 0; i < 100; ++i) ASSERT_TRUE(put(m, &open, "/q" + std::to_string(i), 9000));
+  for (unsigned i = 0; i < 3000; ++i) EXPECT_TRUE(put(m, &kNoisy, "/n" + std::to_string(i), 9000));
+  EXPECT_LT(present(m, "/q", 100), 50U);
+}
+
+TEST_F(SitesTest, BeyondItsReserveASiteIsEvictedLikeAnyOther) {
+  const Member m = join();
+  for (unsigned i = 0; i < 400; ++i) ASSERT_TRUE(put(m, &kQuiet, "/q" + std::to_string(i), 9000));
+  for (unsigned i = 0; i < 3000; ++i) EXPECT_TRUE(put(m, &kNoisy, "/n" + std::to_string(i), 9000));
+  EXPECT_GE(used("quiet"), kMiB);
+  EXPECT_LT(used("quiet"), kMiB + 200'000);
+}
+
+TEST_F(SitesTest, ReservesOfTheWholeSpaceLeaveRoomForOthers) {
+  const Member m = join();
+  const SiteRules all{"all", {}, {0, 1000}};
+  for (unsigned i = 0; i < 1500; ++i) EXPECT_TRUE(put(m, &all, "/a" + std::to_string(i), 9000)) << i;
+  for (unsigned i = 0; i < 1500; ++i) EXPECT_TRUE(put(m, &kNoisy, "/n" + std::to_string(i), 9000));
+  const std::uint64_t space = m.cache->memory().capacity_units() * kUnitBytes;
+  EXPECT_GT(used("all"), space / 2);
+  EXPECT_GT(used("noisy"), space / 8);
+}
+
+TEST_F(SitesTest, AboveItsQuotaASiteEvictsItsOwn) {
+  const Member m = join();
+  const SiteRules limited{"limited", {kMiB, 0}, {}};
+  for (unsigned i = 0; i < 100; ++i) ASSERT_TRUE(put(m, nullptr, "/o" + std::to_string(i), 9000));
+  for (unsigned i = 0; i < 1000; ++i) {
+    ASSERT_TRUE(put(m, &limited, "/l" + std::to_string(i), 9000)) << i;
+    ASSERT_LE(used("limited"), kMiB) << i;
+    // What is used stays longest.
+    EXPECT_TRUE(get(m, "/l0")) << i;
+  }
+  EXPECT_GT(used("limited"), kMiB - 100'000);
+  EXPECT_EQ(present(m, "/o", 100), 100U);
+  EXPECT_FALSE(put(m, &limited, "/huge", kMiB + 1));
+  EXPECT_GT(present(m, "/l", 1000), 50U);
+  expect_clean();
+}
+
+TEST_F(SitesTest, WhatIsCountedIsWhatIsThere) {
+  const Member m = join();
+  const SiteRules site{"site", {}, {}};
+  for (unsigned i = 0; i < 50; ++i) ASSERT_TRUE(put(m, &site, "/s" + std::to_string(i), 3000 * i));
+  for (unsigned i = 0; i < 50; i += 2) ASSERT_TRUE(put(m, &site, "/s" + std::to_string(i), 100));
+  m.cache->purge(PurgeKind::kKey, "/s1");
+  {
+    Key asked = m.cache->make_key("/aborted");
+    asked.site = &site;
+    Fill fill;
+    ASSERT_EQ(m.cache->begin(asked, fill, {}, true), Begin::kFilling);
+    fill.set_head({}, 200'000);
+    const std::string half = body_of("/aborted", 100'000);
+    ASSERT_EQ(fill.append(std::as_bytes(std::span(half))), Append::kOk);
+    EXPECT_GT(used("site"), 100'000U);
+  }
+  const std::uint64_t counted = used("site");
+  EXPECT_GT(counted, 1'000'000U);
+  m.cache->recount_sites(true);
+  EXPECT_EQ(used("site"), counted);
+  m.cache->purge(PurgeKind::kAll, {});
+  EXPECT_EQ(used("site"), 0U);
+}
+
+TEST_F(SitesTest, WhatADeathLeavesWrongIsCountedAgain) {
+  const Member m = join();
+  ASSERT_TRUE(put(m, &kQuiet, "/q", 50'000));
+  const std::uint64_t right = used("quiet");
+  // As if it had died between a store and its count.
+  m.cache->sites().add(1, 1'000'000);
+  m.cache->recount_sites(true);
+  EXPECT_EQ(used("quiet"), right);
+}
+
+TEST_F(SitesTest, AFullTableGivesNumbersOfSitesWithoutEntriesAway) {
+  const Member m = join();
+  std::vector<SiteRules> sites;
+  for (unsigned i = 0; i < kSites; ++i) sites.push_back({"s" + std::to_string(i), {}, {kMiB, 0}});
+  for (unsigned i = 0; i + 1 < kSites; ++i) {
+    EXPECT_EQ(m.cache->sites().number_of(sites[i]), i + 1);
+    EXPECT_TRUE(i == 7 || put(m, &sites[i], "/" + sites[i].name, 100));
+  }
+  EXPECT_EQ(m.cache->sites().number_of(sites[3]), 4U);
+  EXPECT_EQ(m.cache->sites().number_of(sites[kSites - 1]), 8U);
+  EXPECT_EQ(usage(sites[kSites - 1].name).reserve, kMiB / kUnitBytes);
+  ASSERT_TRUE(put(m, &sites[kSites - 1], "/last", 100));
+  // Now all have entries: one more is not told apart, and stored all the same.
+  EXPECT_EQ(m.cache->sites().number_of(sites[7]), 0U);
+  EXPECT_TRUE(put(m, &sites[7], "/more", 100));
+}
+
+TEST_F(SitesTest, LimitsAreThoseOfTheLastWhoStored) {
+  const Member m = join();
+  const SiteRules before{"s", {0, 100}, {}};
+  const SiteRules after{"s", {kMiB, 0}, {4096, 0}};
+  ASSERT_TRUE(put(m, &before, "/a", 100));
+  EXPECT_EQ(usage("s").quota, m.cache->memory().capacity_units() / 1000 * 100);
+  ASSERT_TRUE(put(m, &after, "/b", 100));
+  EXPECT_EQ(usage("s").quota, kMiB / kUnitBytes);
+  EXPECT_EQ(usage("s").reserve, 16U);
+  EXPECT_EQ(usage("s").sealed, 2U);
+}
+
+}  // namespace
+}  // namespace mcs::cache
