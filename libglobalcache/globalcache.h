@@ -326,7 +326,7 @@ enum {
   MCS_REQUEST_NO_STORE = 2, /**< do not store the response */
   MCS_REQUEST_REFRESH = 4,  /**< internal: fetch what is stale, for nobody. MCS_DECLINED: somebody
                                  else does it, or it is fresh by now. Never waits. */
-  MCS_REQUEST_NO_WAIT = 8,  /**< too many requests of this process wait already */
+  MCS_REQUEST_NO_WAIT = 8,  /**< many requests of this process wait already: the policy decides */
   MCS_REQUEST_LAST_TRY = 16 /**< mcs_resume: the wait is over, do not answer MCS_WAIT */
 };
 /** Besides, in mcs_request.flags: the port at which the server was asked. Where no key base is named
@@ -352,6 +352,15 @@ typedef struct mcs_request {
 } mcs_request;
 
 typedef struct mcs_transaction mcs_transaction;
+
+/**
+ * The target of a request that its server has rewritten or redirected within itself to `path` (decoded)
+ * and `args`: both and what was `received` (empty: nothing) are in the key, since the response may depend
+ * on them, and purging sees what was received. `chosen`, if not empty, and `place` name which of several
+ * handlers that could answer has been chosen. No data: no memory.
+ */
+MCS_API mcs_str mcs_rewritten_target(mcs_str received, mcs_str path, mcs_str args, mcs_str chosen,
+                                     uint32_t place, mcs_alloc alloc, void *alloc_context);
 
 /**
  * Look the request up. *transaction is NULL unless the outcome is MCS_WAIT, MCS_FORWARD or
@@ -478,7 +487,8 @@ MCS_API size_t mcs_request_key(const mcs_request *request, char *to, size_t size
 /**
  * For a PURGE request that mcs_begin has answered, if its target is a file of this server, which has
  * a key of its own (as in mcs_static_request): purges it too, unless the answer is a refusal, and
- * replaces the answer's body. 0: out of memory.
+ * counts it in the answer's body. A path that ends with a slash means the files of that directory,
+ * of which any may be what it shows. 0: out of memory.
  */
 MCS_API int mcs_purge_file(mcs_process *process, const mcs_policy *files, mcs_str path,
                            mcs_alloc alloc, void *alloc_context, mcs_response *response);

@@ -320,7 +320,7 @@ int serve_response(request_rec* r) noexcept {
   switch (outcome) {
     case MCS_RESPONSE:
       if (reply.refresh) start_refresh(r);
-      if (is_for_default_handler(r) && r->finfo.filetype == APR_REG) {
+      if (is_for_default_handler(r) && r->filename != nullptr) {
         CallGuard guard;
         mcs_purge_file(process, site->files, file_key(r, *site->key_base), allocate, r->pool, &reply);
       }

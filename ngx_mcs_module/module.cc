@@ -73,8 +73,7 @@ bool equal(const ngx_str_t& a, const ngx_str_t& b) noexcept {
 char* set_domain(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept {
   auto& domain = static_cast<MainConf*>(conf)->domain;
   if (domain.name != nullptr) {
-    static char duplicate[] = "is duplicate: all servers of one nginx share one domain";
-    return duplicate;
+    return config_error(cf, cmd->name, "is duplicate: all servers of one nginx share one domain");
   }
   auto* words = static_cast<ngx_str_t*>(cf->args->elts);
   domain.name = c_string(words[1]);
@@ -140,6 +139,8 @@ void* create_location_conf(ngx_conf_t* cf) noexcept {
   conf->enabled = NGX_CONF_UNSET;
   conf->bypass = static_cast<ngx_array_t*>(NGX_CONF_UNSET_PTR);
   conf->no_store = static_cast<ngx_array_t*>(NGX_CONF_UNSET_PTR);
+  const ngx_str_t& file = cf->conf_file->file.name;
+  conf->place = ngx_crc32_long(file.data, file.len) + static_cast<uint32_t>(cf->conf_file->line);
   conf->policy = create_policy(cf);
   return conf->policy == nullptr ? nullptr : conf;
 }

@@ -40,6 +40,7 @@ struct Exchange {
   ngx_http_upstream_t* upstream;
   const ngx_http_upstream_t* old_upstream;
   ngx_int_t (*process_header)(ngx_http_request_t* r);
+  ngx_int_t (*reinit_request)(ngx_http_request_t* r);
   ngx_int_t (*pipe_init)(void* r);
   ngx_event_pipe_input_filter_pt pipe_filter;
   bool piped;  // the body goes to the core as it arrives, not as it is sent
@@ -92,30 +93,18 @@ ngx_int_t end_abandoned(ngx_http_request_t* r) noexcept {
   return NGX_DECLINED;
 }
 
-// As received, and behind a NUL, which no path may have, what rewriting or an internal redirect made of
-// it: the response may depend on both. Patterns to purge are for what was received.
-ngx_int_t read_target(ngx_http_request_t* r, ngx_str_t* target) noexcept {
-  ngx_str_t path = r == r->main ? r->unparsed_uri : ngx_str_t{0, nullptr};
+// As received, and with what rewriting or an internal redirect made of it, or which of several handlers
+// was chosen by an `if` or an error. Patterns to purge are for what was received.
+mcs_str target_of(ngx_http_request_t* r) noexcept {
+  const auto* core =
+      static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
+  const bool chosen = core->noname ? core->handler != nullptr : core->named && r->error_page;
+  const ngx_str_t path = r == r->main ? r->unparsed_uri : ngx_str_t{0, nullptr};
   const bool pattern = r->method == NGX_HTTP_UNKNOWN && memchr(path.data, '*', path.len) != nullptr;
-  if (path.len > 0 && (r->valid_unparsed_uri || pattern)) {
-    *target = path;
-    return NGX_OK;
-  }
-  ngx_str_t query = r->args;
-  if (path.len > 0) ngx_http_split_args(r, &path, &query);
-  const uintptr_t escapes = 2 * ngx_escape_uri(nullptr, r->uri.data, r->uri.len, NGX_ESCAPE_URI);
-  target->data = static_cast<u_char*>(ngx_pnalloc(
-      r->pool, path.len + r->uri.len + escapes + r->args.len + query.len + sizeof "%00%00?"));
-  if (target->data == nullptr) return NGX_ERROR;
-  u_char* end = ngx_cpymem(target->data, path.data, path.len);
-  if (path.len > 0) end = ngx_cpymem(end, "%00", 3);
-  end = reinterpret_cast<u_char*>(ngx_escape_uri(end, r->uri.data, r->uri.len, NGX_ESCAPE_URI));
-  if (ngx_memn2cmp(query.data, r->args.data, query.len, r->args.len) != 0) {
-    end = ngx_sprintf(end, "%%00%V", &r->args);
-  }
-  if (query.len > 0) end = ngx_sprintf(end, "?%V", &query);
-  target->len = static_cast<size_t>(end - target->data);
-  return NGX_OK;
+  if (path.len > 0 && ((r->valid_unparsed_uri && !chosen) || pattern)) return as_str(path);
+  return mcs_rewritten_target(as_str(path), as_str(r->uri), as_str(r->args),
+                              chosen ? as_str(core->name) : mcs_str{}, location_conf(r)->place,
+                              allocate, r->pool);
 }
 
 // The host of an absolute target overrides the Host field (RFC 9112 3.2.2).
@@ -136,11 +125,10 @@ ngx_int_t read_request(ngx_http_request_t* r, Exchange* x) noexcept {
   const bool tls = x->refresh != nullptr ? x->refresh->tls : r->connection->ssl != nullptr;
   request.scheme = as_str(tls ? text("https") : text("http"));
   request.host = host_of(r);
-  ngx_str_t target;
-  if (read_target(r, &target) != NGX_OK || read_request_fields(r, &request) != NGX_OK) {
+  request.target = target_of(r);
+  if (request.target.data == nullptr || read_request_fields(r, &request) != NGX_OK) {
     return NGX_ERROR;
   }
-  request.target = as_str(target);
   if (conf->key != nullptr) {
     ngx_str_t key;
     if (ngx_http_complex_value(r, conf->key, &key) != NGX_OK) return NGX_ERROR;
@@ -193,12 +181,16 @@ void pass_interim(void* request, const char* data, size_t size) noexcept {
   const Exchange* x = exchange_of(r);
   ngx_connection_t* c = r->connection;
   if (r != r->main || r->stream != nullptr || x->refresh != nullptr ||
-      x->http_version < NGX_HTTP_VERSION_11 || c->buffered || !c->write->ready || c->error) {
+      x->http_version < NGX_HTTP_VERSION_11 || c->error) {
     return;
   }
-  auto* bytes = reinterpret_cast<u_char*>(const_cast<char*>(data));
-  const ssize_t sent = c->send(c, bytes, size);
-  c->error = sent != NGX_AGAIN && sent != static_cast<ssize_t>(size);
+  // What does not go out now must go before all others, also as TLS has encrypted it already.
+  ngx_buf_t* b = ngx_create_temp_buf(r->pool, size);
+  if (b == nullptr) return;
+  b->last = ngx_cpymem(b->last, data, size);
+  b->flush = 1;
+  ngx_chain_t link = {b, nullptr};
+  (void)ngx_http_write_filter(r, &link);
 }
 
 // nginx takes an interim response for the final one.
@@ -211,6 +203,19 @@ ngx_int_t skip_interim(ngx_http_request_t* r) noexcept {
   if (more) return NGX_AGAIN;
   u->process_header = exchange_of(r)->process_header;
   return u->process_header(r);
+}
+
+void watch_interim(ngx_http_upstream_t* u, Exchange* x) noexcept {
+  x->process_header = u->process_header;
+  u->process_header = skip_interim;
+}
+
+// Another upstream is asked instead.
+ngx_int_t reinit(ngx_http_request_t* r) noexcept {
+  Exchange* x = exchange_of(r);
+  const ngx_int_t rc = x->reinit_request(r);
+  watch_interim(r->upstream, x);
+  return rc;
 }
 
 ngx_int_t forward(ngx_http_request_t* r, Exchange* x, const mcs_response& edits) noexcept {
@@ -229,8 +234,9 @@ ngx_int_t forward(ngx_http_request_t* r, Exchange* x, const mcs_response& edits)
     return rc;
   }
   if (u != x->old_upstream && r->cache == nullptr) {
-    x->process_header = u->process_header;
-    u->process_header = skip_interim;
+    watch_interim(u, x);
+    x->reinit_request = u->reinit_request;
+    u->reinit_request = reinit;
   }
   if (edits.fill) {
     // Others may wait for this response: it is fetched even if this client leaves.
@@ -305,8 +311,6 @@ ngx_int_t wrap_handler(ngx_http_request_t* r) noexcept {
   r->content_handler = proxied_handler;
   return NGX_DECLINED;
 }
-
-// --- filters
 
 ngx_int_t send_reply_header(ngx_http_request_t* r, Exchange* x) noexcept {
   x->stage = Stage::kReply;

@@ -9,6 +9,7 @@
 #include "libglobalcache/api/policy.h"
 #include "libglobalcache/api/process.h"
 #include "libglobalcache/api/purge.h"
+#include "libglobalcache/http/key.h"
 
 namespace mcs::ctl {
 namespace {
@@ -65,7 +66,8 @@ std::uint64_t purge_shown(mcs_process& process, const std::string& shown, bool s
   }
   std::uint64_t purged = 0;
   for (const std::string& primary : primaries) {
-    purged += process.cache->purge(cache::PurgeKind::kKey, primary, soft);
+    const std::string received = http::received_key(primary);
+    purged += process.cache->purge(cache::PurgeKind::kKey, received.empty() ? primary : received, soft);
   }
   return purged;
 }

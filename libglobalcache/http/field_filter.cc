@@ -48,6 +48,13 @@ bool must_be_cleaned(int status, Fields response) noexcept {
          });
 }
 
+bool is_connection_option(Fields request, const FieldView& field) noexcept {
+  const FieldId id = field_id(field.name);
+  return !is_hop_by_hop(id) && id != FieldId::kHost && id != FieldId::kContentLength &&
+         !equals_ignore_case(field.name, "http2-settings") &&
+         list_contains(request, "connection", field.name);
+}
+
 StoredFieldFilter::StoredFieldFilter(const CachePolicy& policy, Fields response,
                                      const ResponseDirectives& directives) noexcept
     : policy_(policy), response_(response), directives_(directives) {

@@ -22,6 +22,10 @@ bool is_hop_by_hop(FieldId id) noexcept;
 /// that every server takes for itself: what Connection names, TE, Trailer, Upgrade, and Proxy-…
 bool must_be_cleaned(int status, Fields response) noexcept;
 
+/// Whether Connection names this field of the same request, so that it must not go further (RFC 9110
+/// 7.6.1), besides those that every server takes for itself. Host and Content-Length stay all the same.
+bool is_connection_option(Fields request, const FieldView& field) noexcept;
+
 /// Decides field by field what of one response is stored. Views into the response's fields, which
 /// must outlive it.
 class StoredFieldFilter {

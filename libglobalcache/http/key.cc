@@ -154,7 +154,7 @@ tl::expected<void, KeyError> build_key(const KeyRequest& request, const CachePol
         (!equals_ignore_case(parts.scheme, "http") && !equals_ignore_case(parts.scheme, "https"))) {
       return Unexpected(KeyError::kBadTarget);
     }
-    scheme = parts.scheme;
+    if (scheme.empty()) scheme = parts.scheme;
     authority = parts.authority;
     if (parts.path.empty()) parts.path = "/";
   }
@@ -242,6 +242,25 @@ std::optional<KeyParts> parse_key(std::string_view key) noexcept {
   return parts;
 }
 
+std::string_view received_path(const KeyParts& parts) noexcept {
+  return parts.is_static ? parts.path : parts.path.substr(0, parts.path.find(kRewritten));
+}
+
+std::string received_key(std::string_view key) {
+  if (key.find(kRewritten) == std::string_view::npos) return {};
+  const auto parts = parse_key(key);
+  if (!parts) return {};
+  const std::string_view path = received_path(*parts);
+  // What only the server itself has asked for was never received.
+  if (path.size() == parts->path.size() || path.empty()) return {};
+  std::string received(parts->site);
+  received += parts->method;
+  append_part(path, received);
+  received += parts->has_query ? 'q' : '-';
+  append_part(parts->query, received);
+  return received;
+}
+
 bool is_of_site(const KeyParts& parts, std::string_view site) noexcept {
   if (parts.site == site) return true;
   // 'P', an empty base, the host.
@@ -266,8 +285,8 @@ std::string display_key(std::string_view key) {
 bool key_matches(std::string_view key, std::string_view site, std::string_view pattern) {
   const auto parts = parse_key(key);
   if (!parts || parts->site != site) return false;
-  if (!parts->has_query) return matches_glob(pattern, parts->path);
-  std::string text(parts->path);
+  if (!parts->has_query) return matches_glob(pattern, received_path(*parts));
+  std::string text(received_path(*parts));
   text += '?';
   text += parts->query;
   return matches_glob(pattern, text);

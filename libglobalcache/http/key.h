@@ -5,6 +5,9 @@
 //   kind 'P' or 'S' | u32 base | base | u32 host | host | method 'G' or 'P'
 //                   | u32 path | path | 'q' or '-' | u32 query | query      (u32: little endian)
 //
+// The path of a request that a server has rewritten is the one received, "%00", which no path that is
+// received has, and what became of it. Purging sees only what was received.
+//
 // What precedes the method is the key's site; purging by prefix or pattern compares sites first.
 // The host part of a key without base is "scheme://host" and, behind an "@", the port of the server
 // that answers: the same Host may reach different servers (policy.key_port).
@@ -48,7 +51,7 @@ struct KeyRequest {
 
 /// Writes the key to `key`, replacing what was there. The target is normalised only by
 /// append_normalised and the policy's query rules. An absolute-form target overrides the Host field
-/// (RFC 9112 3.2.2). Without a key base the site is "scheme://host@port".
+/// (RFC 9112 3.2.2), but not the connection's scheme: it is the same origin that answers. Without a key base the site is "scheme://host@port".
 tl::expected<void, KeyError> build_key(const KeyRequest& request, const CachePolicy& policy,
                                        std::string& key);
 
@@ -70,6 +73,13 @@ struct KeyParts {
 
 /// Nothing if `key` is no key that build_key or build_static_key could have written.
 std::optional<KeyParts> parse_key(std::string_view key) noexcept;
+
+/// Between what was received and what a server made of it.
+inline constexpr std::string_view kRewritten = "%00";
+/// The path as it was received.
+std::string_view received_path(const KeyParts& parts) noexcept;
+/// The key of the same request as if nothing had been rewritten; empty: that is `key` itself.
+std::string received_key(std::string_view key);
 
 /// True if a key's site is `site`, or `site` names its host without a port.
 bool is_of_site(const KeyParts& parts, std::string_view site) noexcept;

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "libglobalcache/http/date.h"
+#include "libglobalcache/http/field_filter.h"
 
 namespace mcs::http {
 namespace {
@@ -12,6 +13,7 @@ namespace {
 constexpr std::array<std::string_view, 3> kMethodFields = {"x-http-method-override",
                                                            "x-http-method", "x-method-override"};
 constexpr std::array<std::string_view, 2> kTargetFields = {"x-original-url", "x-rewrite-url"};
+constexpr std::array<std::string_view, 2> kPrefixFields = {"x-forwarded-prefix", "x-script-name"};
 constexpr std::array<std::string_view, 5> kHostFields = {
     "x-forwarded-host", "x-host", "x-forwarded-server", "x-original-host", "x-http-host-override"};
 constexpr std::array<std::string_view, 5> kSchemeFields = {
@@ -104,15 +106,17 @@ std::string_view port_of(std::string_view host) {
   return name.size() < host.size() ? host.substr(name.size() + 1) : std::string_view();
 }
 
-// A port that links to this host may show: the usual ones, and its own.
-bool is_port_of(std::string_view port, std::string_view host) {
-  return port.empty() || port == "80" || port == "443" || port == port_of(host);
+// A port that links to this host may show: its own and the usual ones. A proxy in front may have taken
+// the TLS off, but none has put it on: there is no port 80 in a link to where TLS is.
+bool is_port_of(std::string_view port, std::string_view host, std::string_view scheme) {
+  return port.empty() || port == "443" || port == port_of(host) ||
+         (port == "80" && scheme != "https");
 }
 
 // `text`: a host, with a port or without. `host`: that of the request.
-bool is_other_host(std::string_view text, std::string_view host) {
+bool is_other_host(std::string_view text, std::string_view host, std::string_view scheme) {
   return !equals_ignore_case(without_port(text), without_port(host)) ||
-         !is_port_of(port_of(text), host);
+         !is_port_of(port_of(text), host, scheme);
 }
 
 // What Forwarded (RFC 7239 4) says otherwise.
@@ -123,7 +127,7 @@ MessageFlaw check_forwarded(std::string_view value, std::string_view host,
     while (!element.empty()) {
       const std::size_t end = element.find(';');
       const Directive pair = split_directive(trim(element.substr(0, end)));
-      if (equals_ignore_case(pair.name, "host") && is_other_host(trim(pair.value), host)) {
+      if (equals_ignore_case(pair.name, "host") && is_other_host(trim(pair.value), host, scheme)) {
         return MessageFlaw::kHostOverride;
       }
       if (scheme == "https" && equals_ignore_case(pair.name, "proto") &&
@@ -137,10 +141,10 @@ MessageFlaw check_forwarded(std::string_view value, std::string_view host,
   return MessageFlaw::kNone;
 }
 
-bool names_other_host(std::string_view value, std::string_view host) {
+bool names_other_host(std::string_view value, std::string_view host, std::string_view scheme) {
   ListReader reader(value);
   for (std::string_view member; reader.next(member);) {
-    if (is_other_host(member, host)) return true;
+    if (is_other_host(member, host, scheme)) return true;
   }
   return false;
 }
@@ -169,10 +173,16 @@ MessageFlaw check_overrides_of(const FieldView& field, std::string_view host,
   }
   if (is_one_of(field.name, kMethodFields)) return MessageFlaw::kMethodOverride;
   if (is_one_of(field.name, kTargetFields)) return MessageFlaw::kTargetOverride;
-  if (is_one_of(field.name, kHostFields) && names_other_host(field.value, host)) {
+  if (is_one_of(field.name, kHostFields) && names_other_host(field.value, host, scheme)) {
     return MessageFlaw::kHostOverride;
   }
-  if (equals_ignore_case(field.name, "x-forwarded-port") && !is_port_of(trim(field.value), host)) {
+  // What links begin with.
+  if (is_one_of(field.name, kPrefixFields) && !trim(field.value).empty() &&
+      trim(field.value) != "/") {
+    return MessageFlaw::kTargetOverride;
+  }
+  if (equals_ignore_case(field.name, "x-forwarded-port") &&
+      !is_port_of(trim(field.value), host, scheme)) {
     return MessageFlaw::kHostOverride;
   }
   if (scheme == "https" && denies_tls(field)) return MessageFlaw::kSchemeOverride;
@@ -211,6 +221,8 @@ std::string_view describe(MessageFlaw flaw) noexcept {
       return "host override";
     case MessageFlaw::kSchemeOverride:
       return "scheme override";
+    case MessageFlaw::kConnectionOption:
+      return "connection option";
   }
   return "";
 }
@@ -234,6 +246,7 @@ MessageFlaw check_request_message(Method method, Fields request, bool check_over
                                   std::string_view scheme, std::string_view authority) noexcept {
   Framing framing;
   int hosts = 0;
+  bool has_connection = false;
   std::string_view host;
   for (const FieldView& field : request) {
     if (!is_valid_field(field)) return MessageFlaw::kInvalidField;
@@ -248,17 +261,25 @@ MessageFlaw check_request_message(Method method, Fields request, bool check_over
         host = trim(field.value);
         ++hosts;
         break;
+      case FieldId::kConnection:
+        has_connection = true;
+        break;
       default:
         break;
     }
   }
   if (const MessageFlaw flaw = framing.result(); flaw != MessageFlaw::kNone) return flaw;
   if (hosts > 1) return MessageFlaw::kSeveralHosts;
-  if (hosts == 1 && !authority.empty() && is_other_host(host, authority)) {
+  if (hosts == 1 && !authority.empty() && is_other_host(host, authority, scheme)) {
     return MessageFlaw::kHostOverride;
   }
   if (is_get_or_head(method) && (framing.encoded() || framing.length().value_or(0) > 0)) {
     return MessageFlaw::kBodyInGet;
+  }
+  for (const FieldView& field : request) {
+    if (has_connection && is_connection_option(request, field)) {
+      return MessageFlaw::kConnectionOption;
+    }
   }
   if (!check_overrides) return MessageFlaw::kNone;
   for (const FieldView& field : request) {

@@ -22,9 +22,10 @@ enum class MessageFlaw : std::uint8_t {
   kSeveralHosts,       // more than one Host (RFC 9112 3.2)
   kBodyInGet,          // a GET or HEAD with content: it may change the response
   kMethodOverride,     // X-HTTP-Method-Override and its like
-  kTargetOverride,     // X-Original-URL, X-Rewrite-URL
+  kTargetOverride,     // X-Original-URL, X-Rewrite-URL, X-Forwarded-Prefix, X-Script-Name
   kHostOverride,       // X-Forwarded-Host and its like name another host or port than Host
   kSchemeOverride,     // X-Forwarded-Proto and its like deny the TLS of the connection
+  kConnectionOption,   // Connection names a field that the request has: not every server passes it on
 };
 std::string_view describe(MessageFlaw flaw) noexcept;
 

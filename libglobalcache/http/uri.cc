@@ -9,6 +9,8 @@
 namespace mcs::http {
 namespace {
 
+constexpr std::string_view kHex = "0123456789ABCDEF";
+
 constexpr bool is_unreserved(char c) {
   return is_alpha(c) || is_digit(c) || c == '-' || c == '.' || c == '_' || c == '~';
 }
@@ -99,8 +101,21 @@ void append_without_dot_segments(std::string_view path, std::string& out) {
   }
 }
 
+void append_escaped(std::string_view text, std::string& out) {
+  constexpr std::string_view kPlain = "/!$&'()*+,;=:@";
+  for (const char c : text) {
+    if (is_unreserved(c) || kPlain.find(c) != std::string_view::npos) {
+      out += c;
+      continue;
+    }
+    const auto byte = static_cast<unsigned char>(c);
+    out += '%';
+    out += kHex[byte >> 4];
+    out += kHex[byte & 15];
+  }
+}
+
 bool append_normalised(std::string_view text, std::string& out) {
-  constexpr std::string_view kHex = "0123456789ABCDEF";
   const std::size_t start = out.size();
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];

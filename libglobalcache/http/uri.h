@@ -30,6 +30,10 @@ void append_without_dot_segments(std::string_view path, std::string& out);
 /// character, a space or "#".
 bool append_normalised(std::string_view text, std::string& out);
 
+/// Appends `text` with everything percent-encoded that a path may not hold as it is, "%" and "?" too:
+/// texts that differ stay different.
+void append_escaped(std::string_view text, std::string& out);
+
 /// Appends host[:port] of `authority` in lower case, without a final dot and without the default
 /// port of `scheme` (RFC 3986 6.2.2.1, 6.2.3). False, with `out` as it was: no host, user
 /// information, or characters that hosts do not have.

@@ -68,7 +68,7 @@ void add_unkeyed(Cases& cases) {
         "X-Original-Host: evil.test", "X-HTTP-Host-Override: evil.test",
         "Forwarded: for=1.2.3.4;host=evil.test", "X-Original-URL: /admin", "X-Rewrite-URL: /admin",
         "X-HTTP-Method-Override: POST", "X-HTTP-Method: DELETE", "X-Method-Override: PUT",
-        "X-Forwarded-Port: 1234"}) {
+        "X-Forwarded-Port: 1234", "X-Forwarded-Prefix: /evil", "X-Script-Name: /evil"}) {
     const std::string title = field.substr(0, field.find(':'));
     cases.push_back({"RFC9111_7_1_" + title + "PoisonsNothing",
                      {fill(kFresh).with({field}), miss(kFresh), hit().of(2)}});
@@ -82,6 +82,18 @@ void add_unkeyed(Cases& cases) {
   cases.push_back({"RFC9111_7_1_XForwardedProtoOfAProxyInFront",
                    {fill(kFresh).with({"X-Forwarded-Proto: https", "X-Forwarded-Port: 443"}),
                     hit()}});
+  // One server takes away what Connection names, another may not: the answer is nobody else's.
+  for (const std::string named : {"X-Own", "Accept-Language", "Cookie"}) {
+    const Fields vary = {"Cache-Control: public, max-age=3600", "Vary: " + named};
+    const Fields asks = {"Connection: close, " + named, named + ": a"};
+    cases.push_back({"RFC9110_7_6_1_ConnectionNames" + named + "PoisonsNothing",
+                     {fill(vary).with(asks).hiding({named}), miss(vary).with({named + ": a"}),
+                      hit().with({named + ": a"}).of(2)}});
+    cases.push_back({"RFC9110_7_6_1_ConnectionNames" + named + "GetsWhatIsStored",
+                     {fill(vary).with({named + ": a"}), hit().with(asks).of(1)}});
+  }
+  cases.push_back({"RFC9110_7_6_1_ConnectionNamesWhatIsNotThere",
+                   {fill(kFresh).with({"Connection: close, X-Own"}), hit()}});
   cases.push_back({"RFC9111_7_1_ForwardedWithoutHost",
                    {fill(kFresh).with({"Forwarded: for=1.2.3.4;proto=http"}), hit()}});
   cases.push_back({"RFC9111_7_1_ContentOfAGetIsNotPartOfTheKey",
@@ -109,6 +121,10 @@ void add_hosts(Cases& cases) {
                         .asking(1)
                         .answered(kFresh),
                     hit()}});
+  // It is the same connection, and so the same origin.
+  cases.push_back({"RFC9112_3_2_2_TheSchemeOfTheAbsoluteFormDoesNotCount",
+                   {fill(kFresh),
+                    raw("GET https://{host}{base} HTTP/1.1\r\nHost: {host}\r\n" + kEnd).asking(0)}});
   cases.push_back(
       {"RFC9112_3_2_2_AbsoluteFormInUpperCase",
        {fill(kFresh),

@@ -48,7 +48,7 @@ TEST_F(NginxConfigTest, InvalidDomainNameIsRefused) {
 
 TEST_F(NginxConfigTest, SecondDomainIsRefused) {
   options().http_extra = "mcs_domain other;\n";
-  expect_refused("\"mcs_domain\" directive is duplicate");
+  expect_refused("\"mcs_domain\": is duplicate");
 }
 
 TEST_F(NginxConfigTest, CacheWithoutDomainNamesTheRemedy) {

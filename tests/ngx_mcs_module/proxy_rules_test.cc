@@ -347,6 +347,67 @@ TEST_F(NginxProxyRulesTest, PagesOfAFrontControllerAreApart) {
   EXPECT_TRUE(wait_until([&] { return get("/site/stale").body == "2"; }, std::chrono::seconds(10)));
 }
 
+// What a purge of a target meets is all that this target shows.
+TEST_F(NginxProxyRulesTest, PurgeOfADirectoryMeetsWhatItsIndexShows) {
+  origin_.on("*", [](OriginExchange& exchange) {
+    exchange.answer(fresh(fmt::format("page {}", exchange.request().number)));
+  });
+  write("index.php", "");
+  write("dir/index.html", "file");
+  write("dir/other.html", "other");
+  write("dir/below/a.html", "below");
+  wait_until_trusted();
+  start_proxy("", "location /app/ { alias " + root().string() +
+                      "/; index index.php; mcs_cache on; mcs_cache_key_base site; mcs_cache_purge on; }\n"
+                      "location /dir/ { root " + root().string() +
+                      "; mcs_cache on; mcs_cache_key_base files; mcs_cache_purge on; mcs_cache_valid 600s;\n"
+                      "  add_header X-Mcs-Status $mcs_cache_status; }\n"
+                      "location ~ [.]php$ { mcs_cache_key_base site;" + proxy_pass() + " }\n");
+  EXPECT_EQ(get_hit("/app/?x").body, "page 1");
+  EXPECT_EQ(get_hit("/app/").body, "page 2");
+  EXPECT_EQ(purge("/app/").body, "purged 1\n");
+  EXPECT_EQ(get("/app/?x").cache_status(), "HIT");
+  EXPECT_EQ(get("/app/").body, "page 3");
+  for (const char* path : {"/dir/", "/dir/other.html", "/dir/below/a.html"}) get_hit(path);
+  purge("/dir/");
+  EXPECT_EQ(get("/dir/").cache_status(), "MISS");
+  EXPECT_EQ(get("/dir/below/a.html").cache_status(), "HIT");
+}
+
+TEST_F(NginxProxyRulesTest, HandlersThatAConditionChoosesHaveKeysOfTheirOwn) {
+  Origin beta;
+  Origin gamma;
+  origin_.on("/a", fresh("alpha"));
+  beta.on("/a", fresh("beta"));
+  gamma.on("/a", fresh("gamma"));
+  const auto pass = [](const Origin& origin) { return "proxy_pass " + origin.url() + ";"; };
+  start_proxy("if ($http_x_beta) { " + pass(beta) + " }\n"
+              "if ($http_x_gamma) { return 418; }\n"
+              "if ($http_x_note) { set $noted 1; }\n"
+              "error_page 418 = @gamma; mcs_cache_purge on;",
+              "location @gamma { " + pass(gamma) +
+                  " mcs_cache on; add_header X-Mcs-Status $mcs_cache_status; }\n");
+  for (int round = 0; round < 2; ++round) {
+    const std::string status = round == 0 ? "MISS" : "HIT";
+    for (const auto& [field, body] : {std::pair("X-None: 1", "alpha"), {"X-Beta: 1", "beta"},
+                                      {"X-Gamma: 1", "gamma"}}) {
+      const HttpResponse response = get("/a", {field});
+      EXPECT_EQ(response.body, body);
+      EXPECT_EQ(response.cache_status(), status) << field;
+    }
+  }
+  EXPECT_EQ(get("/a", {"X-Note: 1"}).cache_status(), "HIT");  // the same handler
+  EXPECT_EQ(purge("/a").body, "purged 3\n");
+}
+
+// Rewritten arguments may have a "?" in them, which does not begin the query.
+TEST_F(NginxProxyRulesTest, ArgumentsThatARewriteMadeAreNoQuery) {
+  origin_.on("/i", [](OriginExchange& exchange) { exchange.answer(fresh(exchange.request().target)); });
+  start_proxy("if ($args = one?two) { rewrite ^ /i?x=a? break; } rewrite ^ /i?x=a?one? break;");
+  EXPECT_EQ(get("/p?one?two").body, "/i?x=a");
+  EXPECT_EQ(get("/p?two").body, "/i?x=a?one");
+}
+
 TEST_F(NginxProxyRulesTest, HostsAndSchemesAreApart) {
   origin_.on("/a", [](OriginExchange& exchange) {
     exchange.answer(fresh(exchange.request().header("X-Host")));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Proxied responses: what is stored and served again, and how it passes nginx's filters.
+#include <cstdio>
 #include <ctime>
 
 #include "tests/ngx_mcs_module/proxy_fixture.h"
@@ -336,6 +337,78 @@ TEST_F(NginxProxyResponsesTest, UnsafeMethodsInvalidate) {
   EXPECT_EQ(send(post).status, 200);
   EXPECT_EQ(origin_.requests("/a").back().body, "x=1");
   EXPECT_NE(get("/a").cache_status(), "HIT");
+}
+
+TEST_F(NginxProxyResponsesTest, InterimResponseOfASecondUpstream) {
+  Origin broken;
+  broken.on("/a", {503, {}, "broken"});
+  const std::string hint = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
+  origin_.on("/a", [&](OriginExchange& exchange) {
+    exchange.send_raw(hint + "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nContent-Length: 4\r\n\r\nlast");
+  });
+  options().http_extra += fmt::format("upstream two {{ server 127.0.0.1:{}; server 127.0.0.1:{} backup; }}\n",
+                                      broken.port(), origin_.port());
+  start_proxy("", "location = /a { proxy_pass http://two; proxy_http_version 1.1; mcs_cache on;\n"
+                  "  proxy_next_upstream http_503; add_header X-Mcs-Status $mcs_cache_status; }\n");
+  RawConnection connection = open_get("/a");
+  const auto first = connection.read_response();
+  ASSERT_TRUE(first) << first.error().message;
+  EXPECT_EQ(first->status, 103);
+  const auto last = connection.read_response();
+  ASSERT_TRUE(last) << last.error().message;
+  EXPECT_EQ(last->status, 200);
+  EXPECT_EQ(last->body, "last");
+  EXPECT_EQ(broken.count("/a"), 1u);
+  const HttpResponse hit = get("/a");
+  EXPECT_EQ(hit.cache_status(), "HIT");
+  EXPECT_EQ(hit.body, "last");
+}
+
+// The socket takes only a part of them, or nothing: the rest goes out before all that follows, and over TLS
+// as it was encrypted.
+TEST_F(NginxProxyResponsesTest, InterimResponsesForAClientThatReadsLate) {
+  constexpr int kHints = 400;
+  const std::string filling(1000, 'f');
+  const std::string body = text_of_size(100'000);
+  Gate sent;
+  origin_.on("/a", [&](OriginExchange& exchange) {
+    for (int i = 0; i < kHints; ++i) {
+      exchange.send_raw(fmt::format("HTTP/1.1 103 Early Hints\r\nX-N: {}{}\r\n\r\n", i, filling));
+    }
+    exchange.send_raw(fmt::format("HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nContent-Length: {}\r\n\r\n",
+                                  body.size()));
+    sent.admit();
+    exchange.send_raw(body);
+  });
+  origin_.on("/sent", [&](OriginExchange& exchange) {
+    exchange.wait(sent);
+    exchange.answer({200, {}, ""});
+  });
+  options().tls = true;
+  const int plain = free_port();
+  const int tls = free_port();
+  start_proxy("proxy_http_version 1.1;", fmt::format("listen 127.0.0.1:{} sndbuf=4k;\n"
+                                                     "listen 127.0.0.1:{} ssl sndbuf=4k;\n", plain, tls));
+  const std::string ask = "GET /a HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\n\\r\\n";
+  for (const std::string& client :
+       {fmt::format("exec 3<>/dev/tcp/127.0.0.1/{}; printf '{}' >&3; cat <&3", plain, ask),
+        fmt::format("printf '{}' | openssl s_client -quiet -connect 127.0.0.1:{} 2>/dev/null", ask, tls)}) {
+    // Nobody reads the pipe until the origin has sent all interim responses.
+    FILE* pipe = popen(("bash -c \"" + client + "\"").c_str(), "r");
+    ASSERT_NE(pipe, nullptr);
+    get("/sent");
+    std::string got(4 << 20, '\0');
+    got.resize(fread(got.data(), 1, got.size(), pipe));
+    pclose(pipe);
+    size_t at = 0;
+    for (int i = 0; i < kHints; ++i) {
+      const std::string hint = fmt::format("HTTP/1.1 103 Early Hints\r\nX-N: {}{}\r\n\r\n", i, filling);
+      ASSERT_EQ(got.substr(at, hint.size()), hint) << client << i;
+      at += hint.size();
+    }
+    EXPECT_EQ(got.substr(at, 15), "HTTP/1.1 200 OK") << client;
+    EXPECT_TRUE(got.ends_with(body)) << client;
+  }
 }
 
 TEST_F(NginxProxyResponsesTest, StatusesWithoutBody) {

@@ -91,6 +91,21 @@ TEST_P(PathsTest, IndexOfADirectoryIsTheFilesEntry) {
   EXPECT_EQ(get(server, "/dir").status, 301);
 }
 
+TEST_P(PathsTest, PurgeOfADirectoryMeetsWhatItShows) {
+  write("index.html", "index");
+  ServerOptions options = default_options();
+  options.mcs->cache_directives = {{"cache_purge", "on"}};
+  const WebServer& server = start(GetParam(), options);
+  get_hit(server, "/");
+  get_hit(server, "/dir/sub.txt");
+  HttpRequest purge;
+  purge.method = "PURGE";
+  purge.url = server.url("/");
+  EXPECT_EQ(send(purge).body, "purged 1\n");
+  EXPECT_EQ(get(server, "/").cache_status(), "MISS");
+  EXPECT_EQ(get(server, "/dir/sub.txt").cache_status(), "HIT");
+}
+
 TEST_P(PathsTest, AliasesNeverMeetFilesOfTheRoot) {
   const TempDir one("mcs-alias");
   const TempDir two("mcs-alias");

@@ -4,6 +4,7 @@
 // A pattern as it is logged for fills: a primary key (kKey); u32 size of the site, the site, and a
 // prefix or pattern of path and query (kPrefix, kWildcard; an empty site means any); a tag (kTag).
 #include <algorithm>
+#include <charconv>
 #include <exception>
 
 #include <fmt/format.h>
@@ -18,6 +19,10 @@ namespace mcs::api {
 namespace {
 
 using cache::PurgeKind;
+
+// At the end of a pattern of local files: those of one directory, without those below it. What a
+// directory shows may be any of its files.
+constexpr char kFilesOf = '\0';
 
 std::string make_pattern(std::string_view site, std::string_view text) {
   std::string pattern;
@@ -68,9 +73,9 @@ std::string_view primary_of(std::string_view whole_key) {
   return whole_key.substr(0, whole_key.size() - rest.size());
 }
 
-// Path and query of a key, as patterns are written.
+// Path and query of a key as they were received, as patterns are written.
 std::string target_of(const http::KeyParts& parts) {
-  std::string target(parts.path);
+  std::string target(http::received_path(parts));
   if (parts.has_query) target.append("?").append(parts.query);
   return target;
 }
@@ -80,9 +85,19 @@ bool meets_pattern(PurgeKind kind, std::string_view site, std::string_view text,
   const auto parts = http::parse_key(primary);
   if (!parts) return false;
   if (!site.empty() && !http::is_of_site(*parts, site)) return false;
+  if (kind == PurgeKind::kWildcard && text.ends_with(kFilesOf)) {
+    text.remove_suffix(1);
+    return parts->path.starts_with(text) && parts->path.find('/', text.size()) == std::string::npos;
+  }
   if (kind == PurgeKind::kWildcard) return http::key_matches(primary, parts->site, text);
-  if (!parts->has_query) return parts->path.substr(0, text.size()) == text;
+  if (!parts->has_query) return http::received_path(*parts).starts_with(text);
   return target_of(*parts).starts_with(text);
+}
+
+// Of a target, also if a server has rewritten it.
+std::string as_received(std::string key) {
+  std::string received = http::received_key(key);
+  return received.empty() ? key : received;
 }
 
 /// A purge as the cache takes it.
@@ -125,8 +140,12 @@ std::optional<Order> make_order(const mcs_purge_request& request, std::uint16_t 
     case MCS_PURGE_KEY: {
       Order order{PurgeKind::kKey, {}};
       for (const http::Method method : {http::Method::kGet, http::Method::kPost}) {
-        std::string key = key_of(request, port, method, pattern);
+        std::string key = as_received(key_of(request, port, method, pattern));
         const auto parts = http::parse_key(key);
+        if (parts && parts->is_static && pattern.ends_with('/')) {
+          const std::string files = std::string(pattern) + kFilesOf;
+          return Order{PurgeKind::kWildcard, {make_pattern(parts->site, files)}};
+        }
         if (parts && parts->base.empty() && port == 0) {
           return Order{PurgeKind::kWildcard, {make_pattern(parts->site, target_of(*parts))}};
         }
@@ -241,7 +260,7 @@ bool purge_meets(PurgeKind kind, std::string_view pattern, std::string_view whol
     case PurgeKind::kAll:
       return true;
     case PurgeKind::kKey:
-      return primary == pattern;
+      return primary == pattern || http::received_key(primary) == pattern;
     case PurgeKind::kPrefix:
     case PurgeKind::kWildcard:
       return !split_pattern(pattern, site, text) || meets_pattern(kind, site, text, primary);
@@ -279,7 +298,7 @@ void invalidate(Transaction& t, int status, http::Fields response) {
   for (const std::string& target : targets.view()) {
     http::KeyRequest ask{{}, uri.scheme, uri.host, target, http::Method::kGet, port_of(t)};
     std::string key;
-    if (http::build_key(ask, *t.policy, key)) t.cache().purge(PurgeKind::kKey, key);
+    if (http::build_key(ask, *t.policy, key)) t.cache().purge(PurgeKind::kKey, as_received(key));
   }
   if (targets.count > 0 && t.ask.key.size > 0) {
     http::KeyRequest ask{view(t.ask.key), uri.scheme, uri.host, "/", http::Method::kGet, 0};
@@ -318,6 +337,13 @@ extern "C" int mcs_purge_file(mcs_process* process, const mcs_policy* files, mcs
   request.local_files = 1;
   request.policy = files;
   request.pattern = path;
+  // With what the answer counts already.
+  std::uint64_t before = 0;
+  constexpr std::string_view kPurged = "purged ";
+  if (response->body_count == 1 && response->body->iov_len > kPurged.size()) {
+    const auto* text = static_cast<const char*>(response->body->iov_base);
+    std::from_chars(text + kPurged.size(), text + response->body->iov_len, before);
+  }
   std::uint64_t purged = 0;
   char error[256] = "";
   if (mcs_purge(process, &request, &purged, error, sizeof error) == MCS_ERROR) {
@@ -328,7 +354,7 @@ extern "C" int mcs_purge_file(mcs_process* process, const mcs_policy* files, mcs
   if (memory == nullptr) return 0;
   auto* body = static_cast<iovec*>(memory);
   char* text = reinterpret_cast<char*>(body + 1);
-  const int size = std::snprintf(text, kMostText, "purged %ju\n", std::uintmax_t{purged});
+  const int size = std::snprintf(text, kMostText, "purged %ju\n", std::uintmax_t{before + purged});
   *body = {text, static_cast<std::size_t>(size)};
   response->body = body;
   response->body_count = 1;

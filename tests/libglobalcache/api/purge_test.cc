@@ -50,6 +50,64 @@ class PurgeTest : public ::testing::Test {
   }
 };
 
+// What a server made of a request is in its key, but not in what is purged.
+TEST_F(PurgeTest, RewrittenRequestsAreMetByWhatWasReceived) {
+  const std::vector<std::string> targets = {"/%00/index.html", "/%00/index.php", "/p.html%00/i.php?x",
+                                            "/p.html%00/i.php%00a=b?x", "/p.html?x", "/p.html"};
+  const auto all = [&] {
+    for (const std::string& target : targets) {
+      if (!is_stored(target)) store(target);
+    }
+  };
+  const auto left = [&] {
+    std::string stored;
+    for (const std::string& target : targets) stored += is_stored(target) ? '+' : '-';
+    return stored;
+  };
+  const auto purged = [&](const std::string& target) {
+    Request request;
+    request.method = "PURGE";
+    request.target = target;
+    return ask(nginx_, policy_.get(), request, Response{}).body;
+  };
+  all();
+  EXPECT_EQ(left(), "++++++");
+  EXPECT_EQ(purged("/"), "purged 2\n");
+  EXPECT_EQ(left(), "--++++");
+  EXPECT_EQ(purged("/p.html?x"), "purged 3\n");
+  EXPECT_EQ(left(), "-----+");
+  all();
+  EXPECT_EQ(purged("/p.html%00/other.php?x"), "purged 3\n");  // as rewritten by whoever is asked
+  all();
+  EXPECT_EQ(purged("/*.html?x"), "purged 3\n");
+  all();
+  EXPECT_EQ(purge(MCS_PURGE_KEY, "/p.html?x"), 3U);
+  all();
+  ask(httpd_, policy_.get(), [] {
+        Request post;
+        post.method = "POST";
+        post.target = "/new";
+        return post;
+      }(), Response{201, {{"Location", "/p.html?x"}}, ""});
+  EXPECT_EQ(left(), "++---+");
+}
+
+// A fill of a rewritten request that is in flight is met as well, and whoever asks for another page of
+// the same program does not wait for it.
+TEST_F(PurgeTest, RewrittenRequestsInFlight) {
+  Request one;
+  one.target = "/p%00/one";
+  Request other;
+  other.target = "/p%00/other";
+  Exchange filling(nginx_, policy_.get(), one);
+  ASSERT_EQ(filling.begin(), MCS_FORWARD);
+  EXPECT_TRUE(ask(httpd_, policy_.get(), other, Response{200, {{"Cache-Control", "max-age=9"}}, "o"}).stored);
+  EXPECT_EQ(purge(MCS_PURGE_KEY, "/p"), 1U);
+  filling.head(200, {{"Cache-Control", "max-age=9"}});
+  filling.body("1");
+  EXPECT_FALSE(filling.end());
+}
+
 // Servers on different ports may answer different things to the same Host.
 TEST_F(PurgeTest, PortsHaveKeysOfTheirOwnAndAreTold) {
   const auto at = [](unsigned port, const std::string& method = "GET") {

@@ -44,6 +44,24 @@ TEST(Key, IsTheSameForTheSameResource) {
   EXPECT_EQ(key_of("/a", {}, "h", "http", Method::kHead), key_of("/a"));
   // The absolute form wins over Host (RFC 9112 3.2.2).
   EXPECT_EQ(key_of("http://other/a"), key_of("/a", {}, "other"));
+  // But not over the connection, which leads to the same origin.
+  EXPECT_EQ(key_of("https://h/a"), key_of("/a"));
+}
+
+TEST(Key, OfWhatWasReceived) {
+  EXPECT_EQ(received_key(key_of("/a%00/b%00c=d?x")), key_of("/a?x"));
+  EXPECT_EQ(received_key(key_of("/a%00/b")), key_of("/a"));
+  for (const std::string_view as_it_is : {"/a", "/a?x=%00", "/", "/a%2500b"}) {
+    EXPECT_EQ(received_key(key_of(as_it_is)), "") << as_it_is;
+  }
+  std::string file;
+  ASSERT_TRUE(build_static_key("base", "/a%00b", file));
+  EXPECT_EQ(received_key(file), "");
+  const std::string rewritten = key_of("/a.html%00/index.php?q");
+  const std::string site(parse_key(rewritten)->site);
+  EXPECT_TRUE(key_matches(rewritten, site, "*.html?q"));
+  EXPECT_TRUE(key_matches(rewritten, site, "/a*"));
+  EXPECT_FALSE(key_matches(rewritten, site, "*index.php?q"));
 }
 
 TEST(Key, DiffersForDifferentResources) {
@@ -55,8 +73,7 @@ TEST(Key, DiffersForDifferentResources) {
                                       "/a;b",       "/a%3Bb",   "/a%20b",
                                       "/a+b",       "/a?b=c&d", "/a?d&b=c",
                                       "/a%00",      "/%25",     "/%2525",
-                                      "/a?%26",     "/a?&",     "http://other/a",
-                                      "https://h/a"};
+                                      "/a?%26",     "/a?&",     "http://other/a"};
   std::map<std::string, std::string_view> keys;
   for (const std::string_view target : targets) {
     const std::string key = key_of(target);

@@ -107,6 +107,16 @@ TEST(RequestMessage, DependsOnNothingThatNoKeyContains) {
       {Method::kGet, {{"Host", "h"}, {"X-Forwarded-Proto", "https"}}, MessageFlaw::kNone},
       {Method::kGet, {{"Host", "h"}, {"X-Forwarded-Proto", "http"}}, MessageFlaw::kNone},
       {Method::kGet, {{"Host", "h"}, {"A", "1\n2"}}, MessageFlaw::kInvalidField},
+      {Method::kGet, {{"Host", "h"}, {"X-Forwarded-Prefix", "/x"}}, MessageFlaw::kTargetOverride},
+      {Method::kGet, {{"Host", "h"}, {"x-script-name", "x"}}, MessageFlaw::kTargetOverride},
+      {Method::kGet, {{"Host", "h"}, {"X-Forwarded-Prefix", "/"}}, MessageFlaw::kNone},
+      {Method::kGet, {{"X-Own", "1"}, {"Connection", "close, x-own"}}, MessageFlaw::kConnectionOption},
+      {Method::kGet, {{"X-Own", "1"}, {"Connection", "close"}, {"Connection", "x-own"}},
+       MessageFlaw::kConnectionOption},
+      {Method::kGet, {{"X-Own", "1"}, {"Connection", "keep-alive, X-Other"}}, MessageFlaw::kNone},
+      {Method::kGet, {{"TE", "trailers"}, {"Connection", "te, Keep-Alive"}}, MessageFlaw::kNone},
+      {Method::kGet, {{"Host", "h"}, {"Connection", "host, Content-Length"}}, MessageFlaw::kNone},
+      {Method::kGet, {{"HTTP2-Settings", "x"}, {"Connection", "HTTP2-Settings"}}, MessageFlaw::kNone},
   };
   for (const auto& c : cases) {
     const std::string last =
@@ -118,6 +128,17 @@ TEST(RequestMessage, DependsOnNothingThatNoKeyContains) {
     EXPECT_EQ(check_request_message(c.method, c.fields, false),
               is_override ? MessageFlaw::kNone : c.flaw)
         << last;
+  }
+}
+
+// Links with this port would lead nowhere; a proxy in front may take TLS off, but puts none on.
+TEST(RequestMessage, DoesNotNamePort80OverTls) {
+  const List cases[] = {{{"Host", "h"}, {"X-Forwarded-Port", "80"}},
+                        {{"Host", "h"}, {"X-Forwarded-Host", "h:80"}},
+                        {{"Host", "h"}, {"Forwarded", "host=\"h:80\""}}};
+  for (const List& fields : cases) {
+    EXPECT_EQ(check_request_message(Method::kGet, fields, true, "https"), MessageFlaw::kHostOverride);
+    EXPECT_EQ(check_request_message(Method::kGet, fields, true, "http"), MessageFlaw::kNone);
   }
 }
 

@@ -124,5 +124,18 @@ TEST(Glob, Matches) {
   }
 }
 
+TEST(Uri, EscapedTextsStayDifferent) {
+  const auto escaped = [](std::string_view text) {
+    std::string out;
+    append_escaped(text, out);
+    return out;
+  };
+  EXPECT_EQ(escaped("/a-b_c.d~e/f;g=h,i"), "/a-b_c.d~e/f;g=h,i");
+  EXPECT_EQ(escaped("a?b#c d%e\xc3"), "a%3Fb%23c%20d%25e%C3");
+  std::string normalised;
+  EXPECT_TRUE(append_normalised(escaped("a?b c%41\n\"<>"), normalised));
+  EXPECT_EQ(normalised, escaped("a?b c%41\n\"<>"));
+}
+
 }  // namespace
 }  // namespace mcs::http
