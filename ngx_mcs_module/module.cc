@@ -6,7 +6,6 @@ namespace {
 
 constexpr size_t kErrorSize = 512;
 constexpr u_char kRulePrefix[] = "mcs_cache_";
-
 char* set_domain(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_rule(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 

@@ -98,7 +98,8 @@ ngx_int_t end_abandoned(ngx_http_request_t* r) noexcept {
 mcs_str target_of(ngx_http_request_t* r) noexcept {
   const auto* core =
       static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
-  const bool chosen = core->noname ? core->handler != nullptr : core->named && r->error_page;
+  const bool chosen = core->noname ? core->handler != nullptr
+                                   : core->named && (r->error_page || core->recursive_error_pages);
   const ngx_str_t path = r == r->main ? r->unparsed_uri : ngx_str_t{0, nullptr};
   const bool pattern = r->method == NGX_HTTP_UNKNOWN && memchr(path.data, '*', path.len) != nullptr;
   if (path.len > 0 && ((r->valid_unparsed_uri && !chosen) || pattern)) return as_str(path);
