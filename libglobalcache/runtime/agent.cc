@@ -286,7 +286,8 @@ bool Agent::holds_too_long(std::uint32_t slot, Watched& watched, std::uint64_t n
     watched.blocked_last = blocked;
     watched.blocked_last_ns = now;
   }
-  if (watched.blocked_last_ns == 0 || now - watched.blocked_last_ns > limit) {
+  // Those who ask may come seldom.
+  if (watched.blocked_last_ns == 0 || now - watched.blocked_last_ns > 12 * limit) {
     watched.holds.clear();
     return false;
   }
@@ -319,7 +320,7 @@ bool Agent::holds_too_long(std::uint32_t slot, Watched& watched, std::uint64_t n
                     cell == nullptr ? 0 : cell->wakeups.load(std::memory_order_acquire)) ||
                too_long;
   }
-  return too_long;
+  return too_long && now - watched.blocked_last_ns <= limit;
 }
 
 // Kill, and let its exit be recovered like any; or else expel.

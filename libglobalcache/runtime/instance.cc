@@ -44,9 +44,11 @@ std::uint64_t start_time_in(const char* path) {
 // However often it looked: on a busy machine each look may cost a time slice.
 constexpr std::uint64_t kBusyLimitNs = 100000000;
 
+constexpr unsigned kStay = 16;
+
 // Until the holder gives the lock back: first stay on the processor, then let it run.
 void pause_before_retry(unsigned attempt) {
-  if (attempt < 16) {
+  if (attempt < kStay) {
     __builtin_ia32_pause();
   } else {
     ::sched_yield();
@@ -694,18 +696,19 @@ LockAnswer Instance::Op::lock(OwnerLock& lock, LockRef ref) {
       return LockAnswer::kLost;
     }
     const InstanceId holder = OwnerLock::owner(word);
-    if (attempt % 64 == 63) {
-      const std::uint64_t now = monotonic_ns();
-      if (since == 0) since = now;
-      // Also of the dead: whoever has to recover it may hang.
-      if (now - since > kBusyLimitNs) break;
+    // Looked at each time: on a busy machine all the others come before the next attempt.
+    const std::uint64_t now = attempt < kStay ? 0 : monotonic_ns();
+    if (since == 0) since = now;
+    bool late = now - since > kBusyLimitNs;
+    if (late || attempt % 64 == 63) {
       if (holder != instance_.id_ && instance_.is_dead(holder)) {
         // Our record must not name a lock that we only wait for while we recover somebody else.
         record_->lock.store(0, std::memory_order_release);
-        instance_.recover(holder.slot(), "lock wait");
+        late = !instance_.recover(holder.slot(), "lock wait") && late;
         record_->lock.store(ref.value, std::memory_order_release);
       }
-      if (instance_.waits_for_the_expelled(holder)) break;
+      // Of the dead too: whoever has to recover it may hang.
+      if (late || instance_.waits_for_the_expelled(holder)) break;
     }
     pause_before_retry(attempt);
   }

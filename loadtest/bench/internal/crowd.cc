@@ -237,15 +237,16 @@ void Crowd::be_control(int answers, std::uint32_t touches, std::uint32_t number)
   if (!domain) ::_exit(1);
   const gsm::Segment& segment = (*domain)->segment(0);
   const auto g = cache::CacheGeometry::load(segment.header().user + 16);
-  const auto* bytes = reinterpret_cast<const volatile char*>(segment.metadata());
-  const std::uint64_t payload = segment.header().size - segment.header().meta_bytes;
+  const auto* metadata = reinterpret_cast<const volatile char*>(segment.metadata());
+  const auto* payload = reinterpret_cast<const volatile char*>(segment.payload());
+  // Where entries lie: from the front.
+  const std::uint64_t used = std::min(segment.header().size - segment.header().meta_bytes,
+                                      options_.entries * cache::kUnitBytes);
   std::uint64_t x = std::uint64_t{number} * 7919 + 1;
   for (std::uint32_t i = 0; i < touches; ++i, x = x * 0x9e3779b97f4a7c15ULL + 12345) {
-    (void)bytes[g.buckets_at + (x >> 8) % g.buckets * sizeof(cache::Bucket)];
-    (void)bytes[g.descriptors_at + (x >> 16) % g.descriptors * sizeof(cache::Descriptor)];
-    // Where entries lie: from the front.
-    const std::uint64_t used = std::min(payload, options_.entries * cache::kUnitBytes);
-    (void)bytes[segment.header().meta_bytes + (x >> 24) % used];
+    (void)metadata[g.buckets_at + (x >> 8) % g.buckets * sizeof(cache::Bucket)];
+    (void)metadata[g.descriptors_at + (x >> 16) % g.descriptors * sizeof(cache::Descriptor)];
+    (void)payload[(x >> 24) % used];
   }
   const pid_t answer = ::getpid();
   if (::write(answers, &answer, sizeof answer) != sizeof answer) ::_exit(1);

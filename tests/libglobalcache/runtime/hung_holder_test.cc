@@ -334,6 +334,17 @@ TEST_F(HungHolderTest, WhoHoldsABucketOthersNeedIsKilledAndRecovered) {
   expect_killed_and_recovered([&] { store(*survivor_.cache, kKey); });
 }
 
+// By somebody who comes once in several hang limits.
+TEST_F(HungHolderTest, WhatItHoldsIsSeldomAskedForAndItIsKilledAllTheSame) {
+  start_child(take_bucket);
+  unsigned next = 0;
+  expect_killed_and_recovered([&] {
+    if (ticks_ < next) return;
+    store(*survivor_.cache, kKey);
+    next = ticks_ + 8;
+  });
+}
+
 std::function<void()> take_group(Member& m) {
   cache::Hit hit;
   if (!store(*m.cache, kKey) ||
