@@ -284,7 +284,9 @@ ClusterReport Cluster::finish() {
       }
     }
   }
-  if (auto verified = emulated_->verify()) report.verify = std::move(*verified);
+  if (auto verified = emulated_->verify(); verified && verified->is_object()) {
+    report.verify = std::move(*verified);
+  }
   for (auto& server : servers_) {
     if (server->running()) static_cast<void>(server->stop());
     std::istringstream log(server->error_log());

@@ -44,7 +44,7 @@ struct ClusterReport {
   std::uint64_t hangs = 0;  // survivors' requests without an answer in 10 s
   std::vector<std::string> crashes;
   std::vector<std::string> failures;  // the first few
-  nlohmann::json verify;
+  nlohmann::json verify = nlohmann::json::object();  // as mcsctl prints it; empty: it failed
 };
 
 class Cluster {
