@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <grp.h>
 #include <pwd.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <new>
 #include <numeric>
 #include <random>
 
@@ -339,17 +341,21 @@ void Domain::set_viewer(std::uint32_t node) {
 
 double local_load_ns() {
   static const double measured = [] {
-    // A random cycle through 64 MiB, far larger than the last-level cache's share of one core.
+    // A random cycle through 64 MiB, far larger than the last-level cache's share of one core, in
+    // shared memory as segments are: its pages are small where a heap's would be huge.
     constexpr std::size_t kLine = 64;
     constexpr std::size_t kCount = (64U << 20) / kLine;
+    struct alignas(kLine) Line {
+      std::uint32_t next;
+    };
+    void* const memory = ::mmap(nullptr, kCount * kLine, PROT_READ | PROT_WRITE,
+                                MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) throw std::bad_alloc();
+    auto* const lines = static_cast<Line*>(memory);
     std::vector<std::uint32_t> order(kCount);
     std::iota(order.begin(), order.end(), 0U);
     std::mt19937 random(1);
     std::shuffle(order.begin() + 1, order.end(), random);
-    struct alignas(kLine) Line {
-      std::uint32_t next;
-    };
-    std::vector<Line> lines(kCount);
     for (std::size_t i = 0; i < kCount; ++i) lines[order[i]].next = order[(i + 1) % kCount];
     constexpr int kSteps = 200000;
     std::uint32_t at = 0;
@@ -358,6 +364,7 @@ double local_load_ns() {
     const std::chrono::duration<double, std::nano> spent = std::chrono::steady_clock::now() - start;
     volatile std::uint32_t sink = at;
     (void)sink;
+    ::munmap(memory, kCount * kLine);
     return spent.count() / kSteps;
   }();
   return measured;

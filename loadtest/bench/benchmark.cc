@@ -7,6 +7,8 @@
 #include "loadtest/bench/hit_ratio.h"
 #include "loadtest/bench/latency.h"
 #include "loadtest/bench/recovery.h"
+#include "loadtest/bench/scaling.h"
+#include "loadtest/bench/simulate.h"
 
 namespace mcs::loadtest {
 
@@ -18,6 +20,8 @@ std::vector<std::unique_ptr<Benchmark>> all_benchmarks() {
   all.push_back(std::make_unique<GrowthBenchmark>());
   all.push_back(std::make_unique<HitRatioBenchmark>());
   all.push_back(std::make_unique<RecoveryBenchmark>());
+  all.push_back(std::make_unique<ScalingBenchmark>());
+  all.push_back(std::make_unique<SimulateBenchmark>());
   return all;
 }
 

@@ -57,8 +57,12 @@ std::string Plot::svg() const {
   }
   if (x_most <= 0) x_least = x_most = 1;
   if (y_most <= 0) y_most = 1;
-  const double low = std::floor(std::log10(x_least));
-  const double high = std::max(low + 1, std::ceil(std::log10(x_most)));
+  double low = std::floor(std::log10(x_least));
+  double high = std::max(low + 1, std::ceil(std::log10(x_most)));
+  if (!x_ticks.empty()) {
+    low = std::log10(std::min(x_least, x_ticks.front()));
+    high = std::log10(std::max(x_most, x_ticks.back()));
+  }
   const double step = step_for(y_most);
   const double top = std::ceil(y_most / step) * step;
   const auto at_x = [&](double x) {
@@ -80,7 +84,14 @@ std::string Plot::svg() const {
         "<text x=\"{3}\" y=\"{4:.1f}\" text-anchor=\"end\">{5:.4g}</text>\n",
         kLeft, kWidth - kRight, at_y(y), kLeft - 6, at_y(y) + 4, y);
   }
-  for (double power = low; power <= high; ++power) {
+  for (const double tick : x_ticks) {
+    const double x = at_x(tick);
+    out += fmt::format(
+        "<line x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1}\" y2=\"{2}\" stroke=\"#ddd\"/>"
+        "<text x=\"{0:.1f}\" y=\"{3}\" text-anchor=\"middle\">{4:g}</text>\n",
+        x, kTop, kHeight - kBottom, kHeight - kBottom + 18, tick);
+  }
+  for (double power = low; x_ticks.empty() && power <= high; ++power) {
     const double x = at_x(std::pow(10, power));
     out += fmt::format(
         "<line x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1}\" y2=\"{2}\" stroke=\"#ddd\"/>"

@@ -17,6 +17,7 @@ struct Plot {
   std::string title;
   std::string x_label;
   std::string y_label;
+  std::vector<double> x_ticks;  // by rising x; empty: the powers of ten
   std::vector<Line> lines;
 
   std::string svg() const;

@@ -29,6 +29,9 @@ Result<Domain> Domain::up(const DomainOptions& options) {
   std::vector<std::string> argv = {
       *gsm_emu,   "up",          options.name, "--nodes", std::to_string(options.nodes),
       "--memory", options.memory};
+  if (options.remote_penalty != 1) {
+    argv.insert(argv.end(), {"--remote-penalty", fmt::format("{}", options.remote_penalty)});
+  }
   if (!options.owner.empty()) {
     argv.insert(argv.end(), {"--owner", options.owner});
   }

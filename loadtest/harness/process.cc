@@ -39,6 +39,18 @@ void close_if_open(int fd) {
   }
 }
 
+// Async-signal-safe.
+bool join_all(const std::vector<std::string>& member_files) {
+  for (const std::string& file : member_files) {
+    const int fd = open(file.c_str(), O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, "0", 1) != 1) {
+      return false;
+    }
+    close(fd);
+  }
+  return true;
+}
+
 milliseconds left_until(std::chrono::steady_clock::time_point deadline) {
   const auto left = std::chrono::ceil<milliseconds>(deadline - std::chrono::steady_clock::now());
   return std::max(left, milliseconds(0));
@@ -73,6 +85,10 @@ struct Spawner {
     for (const int cpu : options.cpus) {
       CPU_SET(static_cast<size_t>(cpu), &cpus);
     }
+    std::vector<std::string> member_files;
+    for (const fs::path& cgroup : options.cgroups) {
+      member_files.push_back(cgroup / "cgroup.procs");
+    }
     int failure[2];
     if (pipe2(failure, O_CLOEXEC) != 0) {
       return fail("cannot make a pipe: {}", std::strerror(errno));
@@ -92,7 +108,8 @@ struct Spawner {
                          (fds.out < 0 || dup2(fds.out, 1) == 1) &&
                          (fds.err < 0 || dup2(fds.err, 2) == 2) &&
                          (options.directory.empty() || chdir(options.directory.c_str()) == 0) &&
-                         (options.cpus.empty() || sched_setaffinity(0, sizeof cpus, &cpus) == 0);
+                         (options.cpus.empty() || sched_setaffinity(0, sizeof cpus, &cpus) == 0) &&
+                         join_all(member_files);
       if (ready) {
         execve(program.c_str(), words.data(), environment.data());
       }

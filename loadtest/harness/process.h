@@ -22,6 +22,7 @@ struct SpawnOptions {
   std::filesystem::path stdout_file;     // appended to; empty: inherited
   std::filesystem::path stderr_file;
   std::vector<int> cpus;  // allowed CPUs; empty: inherited
+  std::vector<std::filesystem::path> cgroups;  // it begins as a member of these
 };
 
 // A program running in a session and process group of its own. The group is killed by the

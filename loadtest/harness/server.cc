@@ -117,6 +117,7 @@ SpawnOptions WebServer::spawn_options() const {
   SpawnOptions spawn;
   spawn.environment = options().environment;
   spawn.cpus = options().cpus;
+  spawn.cgroups = options().cgroups;
   spawn.directory = prefix();
   spawn.stdout_file = prefix() / "stderr.log";
   spawn.stderr_file = prefix() / "stderr.log";

@@ -58,6 +58,7 @@ struct ServerOptions {
   std::string server_extra;    // nginx: in server{}; httpd: after the directories
   std::string location_extra;  // in every location or <Directory>
   std::vector<int> cpus;
+  std::vector<std::filesystem::path> cgroups;
   std::vector<std::string> environment;
   bool access_log = false;  // <prefix>/access.log
   std::string log_level = "notice";
