@@ -50,9 +50,9 @@ Interval ratio(const Rounds& a, const Rounds& b) {
 }
 
 std::string text(const Interval& interval) {
-  return interval.value == 0 ? "-"
-                             : fmt::format("{:.2f} [{:.2f} {:.2f}]", interval.value, interval.low,
-                                           interval.high);
+  return interval.value == 0
+             ? "-"
+             : fmt::format("{:.2f} [{:.2f} {:.2f}]", interval.value, interval.low, interval.high);
 }
 
 std::string kind(const ClusterCase& which) {
@@ -64,9 +64,10 @@ std::string kind(const ClusterCase& which) {
 using nlohmann::json;
 
 json to_json(const ClusterResult& r) {
-  json statuses;
+  json statuses = json::object();
   for (size_t i = 0; i < kCacheResults; ++i) {
-    if (r.statuses[i] != 0) statuses[std::string(name_of(static_cast<CacheResult>(i)))] = r.statuses[i];
+    if (r.statuses[i] != 0)
+      statuses[std::string(name_of(static_cast<CacheResult>(i)))] = r.statuses[i];
   }
   return {{"statuses", statuses},
           {"rps", r.rps},
@@ -106,7 +107,8 @@ ClusterResult result_from(const json& j) {
   r.failed = j.at("failed");
   r.remote_line_ns = j.at("remote_line_ns");
   for (size_t i = 0; i < kCacheResults && j.contains("statuses"); ++i) {
-    r.statuses[i] = j.at("statuses").value(name_of(static_cast<CacheResult>(i)), uint64_t{0});
+    r.statuses[i] =
+        j.at("statuses").value(std::string(name_of(static_cast<CacheResult>(i))), uint64_t{0});
   }
   return r;
 }
@@ -141,9 +143,10 @@ void ScalingBenchmark::add_options(CLI::App& app) {
                  "MiB of each node beside the cache, for processes and the files they read")
       ->check(CLI::Range(4, 65536))
       ->capture_default_str();
-  app.add_option("--iops", reads_,
-                 "Reads per second of each node's disk, a multiple of 10 (the kernel counts tenths of "
-                 "a second)")
+  app.add_option(
+         "--iops", reads_,
+         "Reads per second of each node's disk, a multiple of 10 (the kernel counts tenths of "
+         "a second)")
       ->check(CLI::Range(10, 1'000'000))
       ->capture_default_str();
   app.add_option("--cpu-share", cpu_share_, "Percent of one processor for each node")
@@ -154,8 +157,11 @@ void ScalingBenchmark::add_options(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--warm", warm_requests_, "Requests to each node before the limits apply")
       ->check(CLI::Range(1, 10'000'000));
-  app.add_option("--rounds", rounds_, "Rounds of each row")->check(CLI::Range(1, 100));
-  app.add_option("--seconds", seconds_, "Length of each measurement; with 1 and 2 nodes half as much again")->check(CLI::Range(1., 3600.));
+  app.add_option("--rounds", rounds_, "Rounds of each row; 0: only show what --with has")
+      ->check(CLI::Range(0, 100));
+  app.add_option("--seconds", seconds_,
+                 "Length of each measurement; with 1 and 2 nodes half as much again")
+      ->check(CLI::Range(1., 3600.));
   app.add_option("--directory", directory_, "Where the files are written; on a disk")
       ->capture_default_str()
       ->check(CLI::ExistingDirectory);
@@ -170,11 +176,12 @@ void ScalingBenchmark::set_defaults() {
                      : std::vector<std::string>{"nginx", "httpd", "mixed"};
   }
   if (warm_requests_ == 0) warm_requests_ = quick ? 5000 : 10'000;
-  if (rounds_ == 0) rounds_ = quick ? 1 : 3;
+  if (rounds_ < 0) rounds_ = quick ? 1 : 3;
   if (seconds_ == 0) seconds_ = quick ? 7 : 12;
 }
 
-// The other servers, and in a quick run what is only for comparison, are measured where it tells most.
+// The other servers, and in a quick run what is only for comparison, are measured where it tells
+// most.
 std::vector<ClusterCase> ScalingBenchmark::cases() const {
   const int most = *std::max_element(nodes_.begin(), nodes_.end());
   const auto wants = [&](const char* contender) {
@@ -206,12 +213,9 @@ std::vector<ClusterCase> ScalingBenchmark::cases() const {
 }
 
 json ScalingBenchmark::settings_json() const {
-  return {{"specweb99_load", load_},
-          {"cache_mib", cache_mib_},
-          {"process_mib", process_mib_},
-          {"reads_per_second", reads_},
-          {"cpu_share_percent", cpu_share_},
-          {"connections_per_node", connections_}};
+  return {{"specweb99_load", load_},         {"cache_mib", cache_mib_},
+          {"process_mib", process_mib_},     {"reads_per_second", reads_},
+          {"cpu_share_percent", cpu_share_}, {"connections_per_node", connections_}};
 }
 
 void ScalingBenchmark::print_settings() const {
@@ -231,9 +235,10 @@ Result<json> ScalingBenchmark::check_penalties() const {
     if (penalty == 1) continue;
     const auto chase = chase_pointers(penalty);
     if (!chase) return tl::unexpected(chase.error());
-    print(fmt::format("pointer chase, penalty {:g}x: own memory {:.0f} ns, another node's {:.0f} ns: "
-                      "{:.1f}x\n",
-                      penalty, chase->local_ns, chase->remote_ns, chase->ratio()));
+    print(
+        fmt::format("pointer chase, penalty {:g}x: own memory {:.0f} ns, another node's {:.0f} ns: "
+                    "{:.1f}x\n",
+                    penalty, chase->local_ns, chase->remote_ns, chase->ratio()));
     all.push_back({{"penalty", penalty},
                    {"local_ns", chase->local_ns},
                    {"remote_ns", chase->remote_ns},
@@ -249,8 +254,7 @@ Result<void> ScalingBenchmark::add_earlier(std::vector<Row>& rows) const {
     try {
       const json earlier = json::parse(*contents);
       if (earlier.at("settings") != settings_json()) {
-        return fail("{} was measured with other settings: {}", file,
-                    earlier.at("settings").dump());
+        return fail("{} was measured with other settings: {}", file, earlier.at("settings").dump());
       }
       for (const json& entry : earlier.at("rows")) {
         const std::string contender = entry.at("contender");
@@ -294,28 +298,21 @@ Result<void> ScalingBenchmark::plot(const std::vector<Row>& rows) const {
   return write_file(svg_, plot.svg());
 }
 
-Result<json> ScalingBenchmark::run(const std::atomic<bool>& interrupted) {
-  set_defaults();
-  if (reads_ % 10 != 0) return fail("--iops {} is not a multiple of 10", reads_);
+Result<CgroupMounts> ScalingBenchmark::check_machine() const {
   if (geteuid() != 0) {
     return fail("only root can put nodes into control groups; run it with sudo");
   }
-  const auto mounts = find_cgroups(read_file("/proc/self/mounts").value_or(""));
-  if (!mounts) return tl::unexpected(mounts.error());
   for (const char* module : {"ngx_mcs_module.so", "mod_mcs_apache.so"}) {
     if (module_file(module).empty()) {
       return fail("the module {} is not built: cmake --build build/release", module);
     }
   }
   if (const auto disk = disk_of(directory_); !disk) return tl::unexpected(disk.error());
-  std::vector<Row> rows;
-  for (const ClusterCase& which : cases()) rows.push_back({which, {}});
-  const size_t measured_rows = rows.size();
-  if (auto added = add_earlier(rows); !added) return tl::unexpected(added.error());
+  return find_cgroups(read_file("/proc/self/mounts").value_or(""));
+}
 
-  print_settings();
-  const auto chases = check_penalties();
-  if (!chases) return tl::unexpected(chases.error());
+Result<void> ScalingBenchmark::measure(std::vector<Row>& rows, const CgroupMounts& mounts,
+                                       const std::atomic<bool>& interrupted) const {
   const SpecwebSet set(load_, 1);
   FileSet files;
   files.add_specweb(set, "/");
@@ -332,38 +329,59 @@ Result<json> ScalingBenchmark::run(const std::atomic<bool>& interrupted) {
   settings.connections = connections_;
   settings.warm_requests = warm_requests_;
   settings.settle_seconds = 1.5;
+  std::vector<size_t> order(cases().size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::mt19937_64 random(seed);
   for (int round = 0; round < rounds_; ++round) {
-    std::vector<size_t> order(measured_rows);
-    for (size_t i = 0; i < order.size(); ++i) order[i] = i;
     std::shuffle(order.begin(), order.end(), random);
     for (const size_t i : order) {
       if (interrupted) return fail("interrupted");
       Row& row = rows[i];
       if (isatty(STDERR_FILENO)) {
-        std::fputs(fmt::format("\rround {} of {}: {} nodes, {}, {}          ", round + 1, rounds_,
+        std::fputs(fmt::format("\rround {} of {}: {} nodes, {}, {}\033[K", round + 1, rounds_,
                                row.which.nodes, row.which.name(), row.which.servers)
                        .c_str(),
                    stderr);
       }
       // The fewer nodes, the fewer reads in a second to count.
       settings.seconds = row.which.nodes <= 2 ? seconds_ * 1.5 : seconds_;
-      auto cluster = Cluster::start(row.which, settings, **copies, *mounts);
+      auto cluster = Cluster::start(row.which, settings, **copies, mounts);
       if (!cluster) return tl::unexpected(cluster.error());
       const auto result = (*cluster)->measure(
           files, *stream, seed * 1009 + static_cast<uint64_t>(round), interrupted);
       if (!result) {
-        return fail("{} nodes, {}: {}", row.which.nodes, row.which.name(),
-                    result.error().message);
+        return fail("{} nodes, {}: {}", row.which.nodes, row.which.name(), result.error().message);
       }
       row.rounds.push_back(*result);
     }
   }
   if (isatty(STDERR_FILENO)) std::fputs("\r\033[K", stderr);
+  return {};
+}
 
-  std::stable_sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) {
-    return a.which.nodes < b.which.nodes;
-  });
+Result<json> ScalingBenchmark::run(const std::atomic<bool>& interrupted) {
+  set_defaults();
+  if (reads_ % 10 != 0) return fail("--iops {} is not a multiple of 10", reads_);
+  std::vector<Row> rows;
+  for (const ClusterCase& which : cases()) rows.push_back({which, {}});
+  if (auto added = add_earlier(rows); !added) return tl::unexpected(added.error());
+  if (rounds_ == 0) print_settings();
+  json chases = json::array();
+  if (rounds_ > 0) {
+    const auto mounts = check_machine();
+    if (!mounts) return tl::unexpected(mounts.error());
+    print_settings();
+    auto checked = check_penalties();
+    if (!checked) return checked;
+    chases = std::move(*checked);
+    if (auto measured = measure(rows, *mounts, interrupted); !measured) {
+      return tl::unexpected(measured.error());
+    }
+  }
+  std::erase_if(rows, [](const Row& row) { return row.rounds.empty(); });
+
+  std::stable_sort(rows.begin(), rows.end(),
+                   [](const Row& a, const Row& b) { return a.which.nodes < b.which.nodes; });
   const auto find = [&](Caching caching, int nodes, double penalty,
                         const std::string& servers) -> const Rounds* {
     for (const Row& row : rows) {
@@ -388,14 +406,15 @@ Result<json> ScalingBenchmark::run(const std::atomic<bool>& interrupted) {
     const Rounds* const base = base_of(row.which);
     const Interval times = base != nullptr ? ratio(row.rounds, *base) : Interval{};
     const double cpu = mid(&ClusterResult::cpu_most_percent);
-    print(fmt::format(
-        "{:>5} {:<13} {:<7} {:>8.0f} {:>19} {:>6.2f} {:>9.4f} {:>6.0f} {:>5.0f}{} {:>6.1f} {:>8.2f} "
-        "{:>8.1f}\n",
-        row.which.nodes, row.which.name(), row.which.servers, mid(&ClusterResult::rps), text(times),
-        mid(&ClusterResult::hit_percent), mid(&ClusterResult::reads_per_request),
-        mid(&ClusterResult::disk_percent), cpu, cpu > kMostCpuPercent ? "!" : " ",
-        mid(&ClusterResult::megabytes_per_second), mid(&ClusterResult::p50_ms),
-        mid(&ClusterResult::p99_ms)));
+    print(
+        fmt::format("{:>5} {:<13} {:<7} {:>8.0f} {:>19} {:>6.2f} {:>9.4f} {:>6.0f} {:>5.0f}{} "
+                    "{:>6.1f} {:>8.2f} "
+                    "{:>8.1f}\n",
+                    row.which.nodes, row.which.name(), row.which.servers, mid(&ClusterResult::rps),
+                    text(times), mid(&ClusterResult::hit_percent),
+                    mid(&ClusterResult::reads_per_request), mid(&ClusterResult::disk_percent), cpu,
+                    cpu > kMostCpuPercent ? "!" : " ", mid(&ClusterResult::megabytes_per_second),
+                    mid(&ClusterResult::p50_ms), mid(&ClusterResult::p99_ms)));
     json rounds = json::array();
     for (const ClusterResult& round : row.rounds) rounds.push_back(to_json(round));
     list.push_back({{"contender", kind(row.which)},
@@ -413,8 +432,9 @@ Result<json> ScalingBenchmark::run(const std::atomic<bool>& interrupted) {
   json paper = json::array();
   const Rounds* const one = find(Caching::kPerNode, 1, 1, "nginx");
   if (one != nullptr) {
-    print("\n2 nodes with twice the memory, times one node\n"
-          "  the paper, its global memory 12x slower    2 measured, more than 2 expected\n");
+    print(
+        "\n2 nodes with twice the memory, times one node\n"
+        "  the paper, its global memory 12x slower    2 measured, more than 2 expected\n");
     for (const double penalty : penalties_) {
       if (const Rounds* two = find(Caching::kShared, 2, penalty, "nginx"); two != nullptr) {
         const Interval times = ratio(*two, *one);
@@ -424,11 +444,13 @@ Result<json> ScalingBenchmark::run(const std::atomic<bool>& interrupted) {
       }
     }
     if (const Rounds* two = find(Caching::kPerNode, 2, 1, "nginx"); two != nullptr) {
-      print(fmt::format("  a cache in each one's local memory         {}\n", text(ratio(*two, *one))));
+      print(fmt::format("  a cache in each one's local memory         {}\n",
+                        text(ratio(*two, *one))));
     }
   }
-  for (const auto& [caching, what] : {std::pair(Caching::kPerNode, "a cache of ours in each"),
-                                      std::pair(Caching::kPageCache, "nginx with the page cache")}) {
+  for (const auto& [caching, what] :
+       {std::pair(Caching::kPerNode, "a cache of ours in each"),
+        std::pair(Caching::kPageCache, "nginx with the page cache")}) {
     for (const int nodes : nodes_) {
       const Rounds* const theirs = find(caching, nodes, 1, "nginx");
       if (nodes == 1 || theirs == nullptr) continue;
@@ -443,9 +465,9 @@ Result<json> ScalingBenchmark::run(const std::atomic<bool>& interrupted) {
   if (!svg_.empty()) {
     if (auto plotted = plot(rows); !plotted) return tl::unexpected(plotted.error());
   }
-  return json{{"settings", settings_json()}, {"rows", list},         {"paper", paper},
-              {"pointer_chase", *chases},    {"rounds", rounds_},    {"seconds", seconds_},
-              {"warm_requests", warm_requests_}, {"seed", seed},     {"quick", quick}};
+  return json{{"settings", settings_json()},     {"rows", list},      {"paper", paper},
+              {"pointer_chase", chases},         {"rounds", rounds_}, {"seconds", seconds_},
+              {"warm_requests", warm_requests_}, {"seed", seed},      {"quick", quick}};
 }
 
 }  // namespace mcs::loadtest

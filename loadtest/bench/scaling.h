@@ -14,7 +14,8 @@ class ScalingBenchmark : public Benchmark {
  public:
   std::string name() const override { return "scaling"; }
   std::string description() const override {
-    return "throughput of 1 to 8 emulated nodes with slow disks: one cache shared by all, a cache in "
+    return "throughput of 1 to 8 emulated nodes with slow disks: one cache shared by all, a cache "
+           "in "
            "each, and nginx with the kernel's page cache";
   }
   void add_options(CLI::App& app) override;
@@ -31,11 +32,16 @@ class ScalingBenchmark : public Benchmark {
   std::vector<ClusterCase> cases() const;
   nlohmann::json settings_json() const;
   Result<void> add_earlier(std::vector<Row>& rows) const;
+  // Everything that can be wrong before a measurement takes its time.
+  Result<CgroupMounts> check_machine() const;
+  // One result more in each of cases()' rows, the first ones, for each round.
+  Result<void> measure(std::vector<Row>& rows, const CgroupMounts& mounts,
+                       const std::atomic<bool>& interrupted) const;
   void print_settings() const;
   Result<nlohmann::json> check_penalties() const;
   Result<void> plot(const std::vector<Row>& rows) const;
 
-  std::vector<int> nodes_;                // empty: 1, 2, 4, 8; quick without 4
+  std::vector<int> nodes_;  // empty: 1, 2, 4, 8; quick without 4
   std::vector<std::string> contenders_ = {"shared", "per-node", "page-cache"};
   std::vector<double> penalties_ = {1, 3, 12};
   std::vector<std::string> servers_;  // empty: nginx, httpd, mixed; quick: nginx
@@ -46,7 +52,7 @@ class ScalingBenchmark : public Benchmark {
   double cpu_share_ = 20;
   int connections_ = 16;
   int warm_requests_ = 0;
-  int rounds_ = 0;
+  int rounds_ = -1;
   double seconds_ = 0;
   std::string directory_ = "/var/tmp";
   std::string svg_;

@@ -31,7 +31,7 @@ struct Setup {
   uint32_t nodes = 1;
   uint64_t bytes_per_node = 0;
   uint32_t shrink = 1;  // sizes are divided by it
-  uint64_t warm = 0;  // requests that are not counted
+  uint64_t warm = 0;    // requests that are not counted
   uint64_t requests = 0;
 };
 
@@ -100,8 +100,8 @@ Result<nlohmann::json> validate(const std::string& file, bool quick, uint64_t se
       if (contender == "page-cache" || row.at("rounds").empty()) continue;
       double servers = 0;
       for (const auto& round : row.at("rounds")) {
-        servers += round.at("hit_percent").get<double>() /
-                   static_cast<double>(row.at("rounds").size());
+        servers +=
+            round.at("hit_percent").get<double>() / static_cast<double>(row.at("rounds").size());
       }
       Setup setup;
       setup.nodes = contender == "shared" ? row.at("nodes").get<uint32_t>() : 1;
@@ -132,9 +132,7 @@ Result<nlohmann::json> validate(const std::string& file, bool quick, uint64_t se
 }  // namespace
 
 void SimulateBenchmark::add_options(CLI::App& app) {
-  app.add_option("--nodes", nodes_, "Numbers of nodes")
-      ->delimiter(',')
-      ->check(CLI::Range(1, 1024));
+  app.add_option("--nodes", nodes_, "Numbers of nodes")->delimiter(',')->check(CLI::Range(1, 1024));
   app.add_option("--load-per-node", load_per_node_,
                  "The SPECweb99 file set grows with the load, and the load with the nodes")
       ->check(CLI::Range(.1, 1000.))
@@ -164,12 +162,12 @@ Result<nlohmann::json> SimulateBenchmark::run(const std::atomic<bool>& interrupt
                    : std::vector<uint32_t>{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
   }
   if (requests_ == 0) requests_ = quick ? 100'000 : 300'000;
-  print(fmt::format("SPECweb99 at load {:g} per node, {} MiB each, all sizes divided by {}\n"
-                    "{:>6} {:>8} {:>9} {:>19} {:>9} {:>9} {:>9} {:>11}\n"
-                    "{:>6} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>11}\n",
-                    load_per_node_, cache_mib_, shrink_, "", "", "KiB for", "hits %", "remote",
-                    "join", "tick", "recovery", "nodes", "files", "each", "shared", "per node",
-                    "% of hits", "us", "us", "us"));
+  print(fmt::format(
+      "SPECweb99 at load {:g} per node, {} MiB each, all sizes divided by {}\n"
+      "{:>6} {:>8} {:>9} {:>19} {:>9} {:>9} {:>9} {:>11}\n"
+      "{:>6} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>11}\n",
+      load_per_node_, cache_mib_, shrink_, "", "", "KiB for", "hits %", "remote", "join", "tick",
+      "recovery", "nodes", "files", "each", "shared", "per node", "% of hits", "us", "us", "us"));
   nlohmann::json list = nlohmann::json::array();
   Plot plot;
   plot.title = "SPECweb99, file set and memory grow with the nodes (simulated)";
@@ -190,10 +188,11 @@ Result<nlohmann::json> SimulateBenchmark::run(const std::atomic<bool>& interrupt
     setup.requests = setup.warm = requests_;
     const auto alone = simulate(set, setup, seed, interrupted);
     if (!alone) return tl::unexpected(alone.error());
-    print(fmt::format("{:>6} {:>8} {:>9.0f} {:>9.2f} {:>9.2f} {:>9.1f} {:>9.1f} {:>9.1f} {:>11.1f}\n",
-                      nodes, set.size(), shared->units_per_node * cache::kUnitBytes / 1024,
-                      shared->hit_percent, alone->hit_percent, shared->remote_percent,
-                      shared->join_us, shared->tick_us, shared->recovery_us));
+    print(
+        fmt::format("{:>6} {:>8} {:>9.0f} {:>9.2f} {:>9.2f} {:>9.1f} {:>9.1f} {:>9.1f} {:>11.1f}\n",
+                    nodes, set.size(), shared->units_per_node * cache::kUnitBytes / 1024,
+                    shared->hit_percent, alone->hit_percent, shared->remote_percent,
+                    shared->join_us, shared->tick_us, shared->recovery_us));
     plot.lines[0].points.emplace_back(nodes, shared->hit_percent);
     plot.lines[1].points.emplace_back(nodes, alone->hit_percent);
     list.push_back({{"nodes", nodes},
@@ -212,9 +211,12 @@ Result<nlohmann::json> SimulateBenchmark::run(const std::atomic<bool>& interrupt
       return tl::unexpected(written.error());
     }
   }
-  return nlohmann::json{{"nodes", list},          {"load_per_node", load_per_node_},
-                        {"cache_mib", cache_mib_}, {"shrink", shrink_},
-                        {"seed", seed},           {"quick", quick}};
+  return nlohmann::json{{"nodes", list},
+                        {"load_per_node", load_per_node_},
+                        {"cache_mib", cache_mib_},
+                        {"shrink", shrink_},
+                        {"seed", seed},
+                        {"quick", quick}};
 }
 
 }  // namespace mcs::loadtest

@@ -11,7 +11,8 @@ class SimulateBenchmark : public Benchmark {
  public:
   std::string name() const override { return "simulate"; }
   std::string description() const override {
-    return "hit ratio, share of remote memory, and what joining, ticking and recovering cost, with 1 to "
+    return "hit ratio, share of remote memory, and what joining, ticking and recovering cost, with "
+           "1 to "
            "1024 simulated nodes";
   }
   void add_options(CLI::App& app) override;

@@ -11,7 +11,8 @@ namespace mcs::loadtest {
 
 namespace {
 
-// A server's process ticks many times a second; a node that has nothing to free loses nothing by it.
+// A server's process ticks many times a second; a node that has nothing to free loses nothing by
+// it.
 constexpr uint32_t kAccessesPerTick = 64;
 
 }  // namespace
@@ -52,8 +53,8 @@ SimulatedNodes::SimulatedNodes(const SimulatedNodesOptions& options)
   uint64_t begin = 0;
   for (uint32_t i = 0; i < options.nodes; ++i) {
     if (i == options.nodes - timed) begin = monotonic_ns();
-    auto instance = runtime::Instance::join(*domain_, *life_,
-                                            {.node = i % segments_, .server = "sim/1"});
+    auto instance =
+        runtime::Instance::join(*domain_, *life_, {.node = i % segments_, .server = "sim/1"});
     if (!instance) throw std::runtime_error(instance.error().message);
     Node& node = nodes_.emplace_back();
     node.instance = std::move(*instance);

@@ -15,12 +15,12 @@ struct SimulatedNodesOptions {
   uint32_t nodes = 1;
   uint64_t bytes_per_node = 16ULL << 20;  // metadata included, as with `gsm-emu up --memory`
   std::span<const uint32_t> sizes;        // of the objects, in units of cache::kUnitBytes
-  uint64_t mean_bytes = 0;                // of an entry, as mcs_domain's plan takes it; 0: its default
+  uint64_t mean_bytes = 0;  // of an entry, as mcs_domain's plan takes it; 0: its default
 };
 
-// The cache itself over the memory of many nodes, each with an instance of its own, in one process and
-// one thread. A domain has at most gsm::kMaxNodes segments: with more nodes, each segment stands for
-// the memory of several.
+// The cache itself over the memory of many nodes, each with an instance of its own, in one process
+// and one thread. A domain has at most gsm::kMaxNodes segments: with more nodes, each segment
+// stands for the memory of several.
 class SimulatedNodes {
  public:
   explicit SimulatedNodes(const SimulatedNodesOptions& options);

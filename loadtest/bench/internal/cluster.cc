@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr int kWorkers = 4;  // of nginx; as many reads of a node's disk are under way at most
+constexpr int kWorkers = 4;   // of nginx; as many reads of a node's disk are under way at most
 constexpr int kThreads = 16;  // of httpd
 
 struct CpuTimes {
@@ -77,9 +77,10 @@ Result<std::unique_ptr<NodeFiles>> NodeFiles::write(const fs::path& parent, cons
   const fs::space_info space = fs::space(parent, error);
   if (error) return fail("{}: {}", parent.string(), error.message());
   if (space.available < needed) {
-    return fail("{} copies of the files need {} MiB but {} has {} MiB; name another directory with "
-                "--directory, or use a smaller --load or fewer --nodes",
-                nodes, needed >> 20, parent.string(), space.available >> 20);
+    return fail(
+        "{} copies of the files need {} MiB but {} has {} MiB; name another directory with "
+        "--directory, or use a smaller --load or fewer --nodes",
+        nodes, needed >> 20, parent.string(), space.available >> 20);
   }
   std::unique_ptr<NodeFiles> files(new NodeFiles(parent, set));
   if (auto written = set.write_to(files->of(0)); !written) return tl::unexpected(written.error());
@@ -160,8 +161,8 @@ Result<void> Cluster::make_domains() {
     if (!domain) return tl::unexpected(domain.error());
     domains_.push_back(std::move(*domain));
   }
-  const auto opened = gsm::Domain::open(gsm::kDefaultDirectory, domains_.front().name(),
-                                        cache::layout_hash());
+  const auto opened =
+      gsm::Domain::open(gsm::kDefaultDirectory, domains_.front().name(), cache::layout_hash());
   if (!opened) return fail("{}", opened.error().message);
   remote_line_ns_ = (*opened)->header().remote_extra_ns;
   return {};
@@ -235,8 +236,8 @@ Result<ClusterResult> Cluster::measure(const FileSet& files, const RequestStream
     if (interrupted) return fail("interrupted");
   }
   NodeLimits limits = settings_.limits;
-  limits.memory_bytes = settings_.process_bytes +
-                        (case_.caching == Caching::kPageCache ? settings_.cache_bytes : 0);
+  limits.memory_bytes =
+      settings_.process_bytes + (case_.caching == Caching::kPageCache ? settings_.cache_bytes : 0);
   for (NodeGroup& group : groups_) {
     if (auto limited = group.limit(limits); !limited) return tl::unexpected(limited.error());
   }
@@ -283,14 +284,15 @@ Result<ClusterResult> Cluster::measure(const FileSet& files, const RequestStream
                          seconds / settings_.limits.cpu;
     result.cpu_percent += share / static_cast<double>(nodes);
     result.cpu_most_percent = std::max(result.cpu_most_percent, share);
-    result.process_mib = std::max(
-        result.process_mib, static_cast<double>(after.nodes[i].process_bytes) / 1048576.0);
+    result.process_mib =
+        std::max(result.process_mib, static_cast<double>(after.nodes[i].process_bytes) / 1048576.0);
   }
   result.reads_per_request = static_cast<double>(reads) / requests;
   result.reads_per_second = static_cast<double>(reads) / seconds / static_cast<double>(nodes);
   result.disk_percent = 100 * result.reads_per_second / settings_.limits.reads;
-  result.machine_cpu_percent = 100 * static_cast<double>(after.cpu.busy - before.cpu.busy) /
-                               static_cast<double>(std::max<uint64_t>(1, after.cpu.all - before.cpu.all));
+  result.machine_cpu_percent =
+      100 * static_cast<double>(after.cpu.busy - before.cpu.busy) /
+      static_cast<double>(std::max<uint64_t>(1, after.cpu.all - before.cpu.all));
   const TargetReport total = report.total();
   result.p50_ms = static_cast<double>(total.latency.percentile(.5)) / 1e6;
   result.p90_ms = static_cast<double>(total.latency.percentile(.9)) / 1e6;
@@ -298,11 +300,10 @@ Result<ClusterResult> Cluster::measure(const FileSet& files, const RequestStream
   result.failed = total.failed();
   const uint64_t not_hit = total.count(CacheResult::kMiss) + total.count(CacheResult::kBypass) +
                            total.count(CacheResult::kNone);
-  result.hit_percent =
-      case_.caching == Caching::kPageCache
-          ? 100 * std::max(0.0, 1 - result.reads_per_request)
-          : 100 - 100 * static_cast<double>(not_hit) /
-                      static_cast<double>(std::max<uint64_t>(1, total.requests));
+  result.hit_percent = case_.caching == Caching::kPageCache
+                           ? 100 * std::max(0.0, 1 - result.reads_per_request)
+                           : 100 - 100 * static_cast<double>(not_hit) /
+                                       static_cast<double>(std::max<uint64_t>(1, total.requests));
   result.statuses = total.cache;
   result.remote_line_ns = remote_line_ns_;
   return result;

@@ -49,10 +49,10 @@ struct ClusterResult {
   double hit_percent = 0;       // of requests, as the servers say; page cache: what needed no disk
   double reads_per_second = 0;  // of one node's disk
   double reads_per_request = 0;
-  double disk_percent = 0;          // of the reads that the limits allow
-  double cpu_percent = 0;           // of the nodes' share; mean
-  double cpu_most_percent = 0;      // of the node that used most
-  double machine_cpu_percent = 0;   // of all processors, the client included
+  double disk_percent = 0;         // of the reads that the limits allow
+  double cpu_percent = 0;          // of the nodes' share; mean
+  double cpu_most_percent = 0;     // of the node that used most
+  double machine_cpu_percent = 0;  // of all processors, the client included
   double p50_ms = 0;
   double p90_ms = 0;
   double p99_ms = 0;

@@ -31,7 +31,8 @@ Result<void> set(const fs::path& file, const std::string& value) {
       fd >= 0 && write(fd, value.data(), value.size()) == static_cast<ssize_t>(value.size());
   const int error = errno;
   if (fd >= 0) close(fd);
-  if (!written) return fail("cannot write {} to {}: {}", value, file.string(), std::strerror(error));
+  if (!written)
+    return fail("cannot write {} to {}: {}", value, file.string(), std::strerror(error));
   return {};
 }
 
@@ -59,14 +60,17 @@ Result<CgroupMounts> find_cgroups(std::string_view mounts) {
     if (has("cpuacct")) found.cpuacct = place;
   }
   std::string missing;
-  for (const auto& [name, place] : {std::pair("memory", &found.memory), {"blkio", &found.blkio},
-                                    {"cpu", &found.cpu}, {"cpuacct", &found.cpuacct}}) {
+  for (const auto& [name, place] : {std::pair("memory", &found.memory),
+                                    {"blkio", &found.blkio},
+                                    {"cpu", &found.cpu},
+                                    {"cpuacct", &found.cpuacct}}) {
     if (place->empty()) missing += (missing.empty() ? "" : ", ") + std::string(name);
   }
   if (!missing.empty()) {
-    return fail("no cgroup v1 hierarchy with these controllers is mounted: {}; boot with "
-                "systemd.unified_cgroup_hierarchy=0 (and SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1)",
-                missing);
+    return fail(
+        "no cgroup v1 hierarchy with these controllers is mounted: {}; boot with "
+        "systemd.unified_cgroup_hierarchy=0 (and SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1)",
+        missing);
   }
   return found;
 }
@@ -119,8 +123,8 @@ NodeGroup::NodeGroup(const CgroupMounts& mounts, const std::string& name, const 
       cpu_(mounts.cpu / name),
       cpuacct_(mounts.cpuacct / name) {
   for (const fs::path& directory : {memory_, blkio_, cpu_, cpuacct_}) {
-    const bool known = std::find(directories_.begin(), directories_.end(), directory) !=
-                       directories_.end();
+    const bool known =
+        std::find(directories_.begin(), directories_.end(), directory) != directories_.end();
     if (!known) directories_.push_back(directory);
   }
 }
@@ -151,9 +155,10 @@ Result<NodeGroup> NodeGroup::make(const CgroupMounts& mounts, const std::string&
   Guardian::instance().add_command(group.removal());
   for (const fs::path& directory : group.directories_) {
     if (mkdir(directory.c_str(), 0755) != 0) {
-      return fail("cannot make the control group {}: {}; run as root, in a container that may "
-                  "change control groups",
-                  directory.string(), std::strerror(errno));
+      return fail(
+          "cannot make the control group {}: {}; run as root, in a container that may "
+          "change control groups",
+          directory.string(), std::strerror(errno));
     }
   }
   return group;
@@ -176,17 +181,16 @@ Result<void> NodeGroup::limit(const NodeLimits& limits) {
   if (auto done = set(cpu_ / "cpu.cfs_period_us", std::to_string(kPeriodUs)); !done) return done;
   const auto quota = std::llround(limits.cpu * static_cast<double>(kPeriodUs));
   if (auto done = set(cpu_ / "cpu.cfs_quota_us", none_if_0(quota)); !done) return done;
-  return set(blkio_ / "blkio.throttle.read_iops_device",
-             fmt::format("{} {}", disk_, limits.reads));
+  return set(blkio_ / "blkio.throttle.read_iops_device", fmt::format("{} {}", disk_, limits.reads));
 }
 
 NodeUsage NodeGroup::usage() const {
   NodeUsage usage;
   usage.cpu_ns = number_in(cpuacct_ / "cpuacct.usage");
-  usage.reads = blkio_count(read_file(blkio_ / "blkio.throttle.io_serviced").value_or(""), disk_,
-                            "Read");
-  usage.read_bytes = blkio_count(
-      read_file(blkio_ / "blkio.throttle.io_service_bytes").value_or(""), disk_, "Read");
+  usage.reads =
+      blkio_count(read_file(blkio_ / "blkio.throttle.io_serviced").value_or(""), disk_, "Read");
+  usage.read_bytes = blkio_count(read_file(blkio_ / "blkio.throttle.io_service_bytes").value_or(""),
+                                 disk_, "Read");
   const std::string memory = read_file(memory_ / "memory.stat").value_or("");
   usage.process_bytes = memory_stat(memory, "rss");
   usage.file_bytes = memory_stat(memory, "cache");

@@ -22,7 +22,8 @@ struct CgroupMounts {
   std::filesystem::path cpuacct;
 };
 
-// From the text of /proc/self/mounts. A missing controller is an error that names it and the remedy.
+// From the text of /proc/self/mounts. A missing controller is an error that names it and the
+// remedy.
 Result<CgroupMounts> find_cgroups(std::string_view mounts);
 // Operations of one kind ("Read") on a disk ("254:0"), from the text of blkio.throttle.io_serviced
 // and the like; 0 when there were none.
@@ -30,8 +31,8 @@ uint64_t blkio_count(std::string_view text, std::string_view disk, std::string_v
 // A value of memory.stat; 0 when it is not there.
 uint64_t memory_stat(std::string_view text, std::string_view name);
 
-// Number ("254:0") of the disk whose file system holds `directory`; limits apply to whole disks, not
-// to partitions.
+// Number ("254:0") of the disk whose file system holds `directory`; limits apply to whole disks,
+// not to partitions.
 Result<std::string> disk_of(const std::filesystem::path& directory);
 
 struct NodeLimits {

@@ -16,7 +16,8 @@ namespace mcs::loadtest {
 namespace {
 
 constexpr uint64_t kLine = 64;
-constexpr uint64_t kLines = 1 << 20;  // 64 MiB: as gsm-emu measures the local load that it multiplies
+constexpr uint64_t kLines =
+    1 << 20;  // 64 MiB: as gsm-emu measures the local load that it multiplies
 // Shorter than a time slice, so that most rounds are not interrupted also on a busy machine.
 constexpr int kSteps = 2000;
 constexpr size_t kRounds = 200;
