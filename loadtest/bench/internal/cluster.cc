@@ -195,6 +195,9 @@ Result<void> Cluster::start_server(int node, const NodeFiles& files) {
     NginxOptions with;
     static_cast<ServerOptions&>(with) = options;
     with.worker_connections = 256;
+    // The cache exchanges pages that were sent with sendfile, and the new ones are charged to who
+    // touches them: the groups that are to be limited beside the cache.
+    if (with.mcs) with.location_extra = "sendfile off;";
     servers_.push_back(std::make_unique<NginxServer>(std::move(with)));
   }
   if (auto started = servers_.back()->start(); !started) {
