@@ -281,8 +281,8 @@ Result<void> HitContenders::add_httpd() {
   options.modules = {"cache", "cache_disk"};
   options.main_extra = fmt::format(
       "EnableSendfile On\nEnableMMAP On\nCacheEnable disk /\nCacheRoot {}\nCacheQuickHandler On\n"
-      "CacheDefaultExpire 86400\nCacheMinExpire 86400\nCacheMaxExpire 604800\n"
-      "CacheIgnoreNoLastMod On\nCacheIgnoreCacheControl On\n",
+      "CacheMaxFileSize 1000000000\nCacheDefaultExpire 86400\nCacheMinExpire 86400\n"
+      "CacheMaxExpire 604800\nCacheIgnoreNoLastMod On\nCacheIgnoreCacheControl On\n",
       cache.string());
   Contender disk{"httpd-cache_disk", "httpd", false, sizes_,
                  std::make_unique<HttpdServer>(options)};

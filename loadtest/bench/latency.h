@@ -5,7 +5,9 @@
 
 namespace mcs::loadtest {
 
-// How long hits take at 70 % of what each server can do, ours beside what one would use instead.
+// How long hits take at 70 % of what each server can do, ours beside what one would use instead. The
+// peak is what this client sees: of the fastest servers it is the client that comes to its end first,
+// and at 70 % of that its own CPU is what the 99th percentile tells of.
 class LatencyBenchmark : public Benchmark {
  public:
   std::string name() const override { return "latency"; }
