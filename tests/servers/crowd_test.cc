@@ -44,22 +44,6 @@ TEST_P(HerdTest, OneRequestToTheOriginAndNobodyFails) {
   EXPECT_TRUE(report->trouble.empty()) << testing::PrintToString(report->trouble);
 }
 
-// 64 threads for 250 clients: who finds no thread waits in front of httpd.
-TEST(CrowdedHerdTest, OneRequestToTheOriginAlsoWhereThreadsAreFew) {
-  for (const int filler : {0, 1}) {
-    HerdOptions options;
-    options.duration = std::chrono::milliseconds(300);
-    options.httpd_threads = 32;
-    options.filler = filler;
-    const auto report = run_herd(options);
-    ASSERT_TRUE(report) << report.error().message;
-    EXPECT_EQ(report->origin_requests, 1u);
-    EXPECT_EQ(report->failed, 0u) << testing::PrintToString(report->failures);
-    EXPECT_EQ(report->good, options.clients);
-    EXPECT_TRUE(report->trouble.empty()) << testing::PrintToString(report->trouble);
-  }
-}
-
 TEST(StaleWhileRevalidateTest, NobodyWaitsForTheRefreshThatOneStartsForBoth) {
   ProxiedPairOptions options;
   options.rules = {{"cache_lock_age", "60s"}};  // nobody takes the held request for a dead one
