@@ -284,7 +284,7 @@ void add_removals(std::vector<Operation>& all) {
       if (s.busy || s.evicts || !joined(w, m)) return false;
       w.state().body_bytes[kBig] = 90000;
       bool ok = false;
-      w.as(m, [&] { ok = w.put(m, kBig, 1 + m) == Put::kStored && w.send(m, kBig); });
+      w.as(m, [&] { ok = w.put(m, kBig, 16 + m) == Put::kStored && w.send(m, kBig); });
       if (ok && retired) w.as(m, [&] { w.purge_key(m, kBig); });
       return ok;
     };
