@@ -37,7 +37,7 @@ class Cluster {
     for (std::uint32_t node = 0; node < nodes; ++node) add(node, *domain_);
   }
   void add(std::uint32_t node, gsm::Domain& domain, NodeWatch::Options options = {}) {
-    options.limit_ms = kLimit;
+    if (options.limit_ms == NodeWatch::Options{}.limit_ms) options.limit_ms = kLimit;
     options.tick_ms = kTick;
     views_.push_back(std::make_unique<Views>(domain));
     agents_.push_back(std::make_unique<NodeWatch>(*views_.back(), domain, node, options));
@@ -155,6 +155,23 @@ TEST(NodeWatch, OneVoiceExpelsNobodyWhoAnswers) {
     cluster.run(kTick);
   }
   EXPECT_EQ(cluster.view(1).generation, 1U);
+}
+
+TEST(NodeWatch, WhoIsImpatientAloneExpelsNobody) {
+  Cluster cluster;
+  const auto domain = api::create_in_memory(watched_spec(3), 24, 128);
+  NodeWatch::Options impatient;
+  impatient.limit_ms = 300;
+  cluster.add(0, *domain, impatient);
+  cluster.add(1, *domain);
+  cluster.add(2, *domain);
+  cluster.run(3000);
+  cluster.asleep = {2};
+  cluster.run(600);
+  cluster.asleep = {};
+  cluster.run(3000);
+  EXPECT_EQ(cluster.view(0).generation, 1U);
+  EXPECT_EQ(cluster.agent(0).doubt(), 2U) << "it did accuse";
 }
 
 TEST(NodeWatch, AFalseAlarmMakesTheNextOneLater) {
