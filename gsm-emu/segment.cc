@@ -252,6 +252,14 @@ void Segment::protect(std::uint64_t offset, std::uint64_t length) {
   if (!in_memory_) ::mprotect(metadata_ + offset, length, PROT_READ);
 }
 
+bool Segment::restore_header() {
+  if (in_memory_) {
+    std::memcpy(metadata_, &header_, sizeof header_);
+    return true;
+  }
+  return !lost() && ::pwrite(fd_, &header_, sizeof header_, 0) == static_cast<ssize_t>(sizeof header_);
+}
+
 Segment::Window Segment::writable_window(std::uint64_t offset, std::uint64_t length) {
   Window window;
   if (in_memory_) {

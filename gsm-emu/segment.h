@@ -118,6 +118,9 @@ class Segment {
   /// Take write permission away from metadata[offset, offset+length), page-aligned, in this process.
   void protect(std::uint64_t offset, std::uint64_t length);
 
+  /// Write the header again as it was when this process mapped the segment; nothing else ever changes it.
+  bool restore_header();
+
   /// A second, writable view of metadata[offset, offset+length), page-aligned.
   class Window {
    public:

@@ -72,11 +72,12 @@ typedef struct mcs_domain_options {
   uint32_t mode;         /**< permission bits of a created domain; default 0600 */
   const char *server;    /**< "nginx/1.22.1", for tools and statistics; copied */
   uint32_t hang_limit_ms; /**< how long a stopped process may hold what others need; default 5000 */
+  uint32_t verify_always; /**< not 0: bodies of any size are copied and verified before they are sent */
 } mcs_domain_options;
 
 /**
  * Parse one `key=value` word of an mcs_domain / McsDomain directive (size= nodes= node= dir= owner=
- * group= mode= hang_limit=) into *options. Strings are not copied: they point into word.
+ * group= mode= hang_limit= verify=) into *options. Strings are not copied: they point into word.
  */
 MCS_API mcs_status mcs_domain_option(mcs_domain_options *options, const char *word, char *err,
                                      size_t errlen);

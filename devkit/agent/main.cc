@@ -6,11 +6,13 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <thread>
 
 #include "libglobalcache/api/wake.h"
-#include "libglobalcache/cache/global_cache.h"
+#include "libglobalcache/cache/repair.h"
 #include "libglobalcache/runtime/agent.h"
 
 namespace {
@@ -51,7 +53,11 @@ int run(const std::string& directory, const std::string& name, std::uint32_t nod
       cache.tick();
       cache.recount_sites();
     });
+    std::atomic<bool> ended{false};
+    std::thread repairer([&] { cache::Repairer(cache).watch(ended); });
     ok = agent.run(&stop);
+    ended = true;
+    repairer.join();
   }
   cache.leave();
   (*instance)->leave();

@@ -51,6 +51,7 @@ Result<DomainConfig> resolve(const mcs_domain_options& options) {
   config.spec.layout_hash = cache::layout_hash();
   if (options.server != nullptr) config.server = options.server;
   if (options.hang_limit_ms != 0) config.hang_limit_ms = options.hang_limit_ms;
+  config.verify_always = options.verify_always != 0;
   if (config.spec.bytes_per_node < kSmallest) {
     return fail(ErrorCode::kInvalidArgument,
                 fmt::format("size={}k is too small: a node needs at least {} MiB",
@@ -145,7 +146,8 @@ mcs_status mcs_domain_option(mcs_domain_options* options, const char* word, char
     return report(MCS_ERROR, fmt::format("\"{}\": {}", word, remedy), err, errlen);
   };
   if (equals == nullptr || *value == '\0') {
-    return bad("expected one of size= nodes= node= dir= owner= group= mode= hang_limit= with a value");
+    return bad(
+        "expected one of size= nodes= node= dir= owner= group= mode= hang_limit= verify= with a value");
   }
   if (key == "size") {
     const auto size = mcs::http::parse_size(value);
@@ -175,8 +177,14 @@ mcs_status mcs_domain_option(mcs_domain_options* options, const char* word, char
     const auto time = mcs::http::parse_time_ms(value);
     if (!time || *time < 100) return bad("hang_limit= takes a time of at least 100ms, for example 5s");
     options->hang_limit_ms = static_cast<std::uint32_t>(*time);
+  } else if (key == "verify") {
+    options->verify_always = std::strcmp(value, "always") == 0 ? 1 : 0;
+    if (options->verify_always == 0 && std::strcmp(value, "small") != 0) {
+      return bad("verify= takes small (bodies up to 16 KiB at every hit) or always (all bodies)");
+    }
   } else {
-    return bad("unknown option; known are size= nodes= node= dir= owner= group= mode= hang_limit=");
+    return bad(
+        "unknown option; known are size= nodes= node= dir= owner= group= mode= hang_limit= verify=");
   }
   return MCS_OK;
 }

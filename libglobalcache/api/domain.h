@@ -16,6 +16,7 @@ struct DomainConfig {
   std::uint32_t node = 0;
   std::string server;
   std::uint32_t hang_limit_ms = 5000;
+  bool verify_always = false;
   bool size_given = false;
   bool nodes_given = false;
 };

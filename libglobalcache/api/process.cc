@@ -45,11 +45,24 @@ void log_events(mcs_process& process) {
       // One line per recovery in the whole domain: whoever sets `logged` prints it.
       std::uint32_t not_yet = 0;
       if (!std::atomic_ref<std::uint32_t>(slot.logged).compare_exchange_strong(not_yet, 1)) continue;
-      if (slot.kind == static_cast<std::uint32_t>(runtime::EventKind::kExpelled)) {
+      runtime::Event event;
+      std::memcpy(reinterpret_cast<char*>(&event) + sizeof(runtime::Word),
+                  reinterpret_cast<const char*>(&slot) + sizeof(runtime::Word),
+                  sizeof event - sizeof(runtime::Word));
+      if (event.sum != runtime::event_sum(event)) continue;  // damaged
+      const std::string server(event.server, ::strnlen(event.server, sizeof event.server));
+      const std::string cause(event.cause, ::strnlen(event.cause, sizeof event.cause));
+      if (event.kind == static_cast<std::uint32_t>(runtime::EventKind::kDamageRepaired)) {
+        process.log(2, fmt::format("repaired damage in domain {} ({}, {} places) in {:.3f} ms",
+                                   process.domain->name(), cause, event.retired,
+                                   static_cast<double>(event.resumed_ns - event.detected_ns) / 1e6));
+        continue;
+      }
+      if (event.kind == static_cast<std::uint32_t>(runtime::EventKind::kExpelled)) {
         process.log(2, fmt::format(
             "expelled {} pid {} on node {} of domain {} ({}): {} fills passed on; what it holds stays "
             "locked until it goes on or ends",
-            slot.server, slot.pid, slot.node, process.domain->name(), slot.cause, slot.fills));
+            server, event.pid, event.node, process.domain->name(), cause, event.fills));
         continue;
       }
       if (slot.kind == static_cast<std::uint32_t>(runtime::EventKind::kViewChanged)) {
@@ -61,9 +74,9 @@ void log_events(mcs_process& process) {
       process.log(2, fmt::format(
           "recovered {} pid {} on node {} of domain {} ({}) in {:.3f} ms: {} locks, {} pins, "
           "{} fills, {} retired entries given back",
-          slot.server, slot.pid, slot.node, process.domain->name(), slot.cause,
-          static_cast<double>(slot.resumed_ns - slot.detected_ns) / 1e6, slot.locks, slot.pins,
-          slot.fills, slot.retired));
+          server, event.pid, event.node, process.domain->name(), cause,
+          static_cast<double>(event.resumed_ns - event.detected_ns) / 1e6, event.locks, event.pins,
+          event.fills, event.retired));
     }
   }
 }

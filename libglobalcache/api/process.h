@@ -77,6 +77,10 @@ struct mcs_process {
   };
   std::vector<EventsSeen> events_seen;
 
+  /// Whether a body of this size is copied and verified before a byte of it leaves.
+  bool copies(std::uint64_t bytes) const {
+    return bytes <= mcs::cache::kCopyLimit || config.verify_always;
+  }
   void log(int level, const std::string& line) const {
     if (callbacks.log != nullptr) callbacks.log(callbacks.context, level, line.c_str());
   }

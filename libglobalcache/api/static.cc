@@ -159,7 +159,7 @@ bool respond(Request& r, cache::Hit& hit, const FileHead& head, mcs_cache_status
     cache.release(hit);
     return true;
   }
-  if (bytes <= cache::kCopyLimit) {
+  if (r.process.copies(bytes)) {
     // Verified on a private copy at every hit, and the pin is gone before the client is served.
     auto* memory = static_cast<std::byte*>(r.alloc(sizeof(iovec) + kLine + bytes));
     std::byte* const body = memory == nullptr ? nullptr : align_up(memory + sizeof(iovec));

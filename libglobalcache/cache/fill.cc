@@ -226,6 +226,7 @@ bool Fill::commit(std::int64_t checked_ms) {
   cache_->settle(link_, d, hash_, key_);
   // Before the record is cleared, by which a recoverer knows for whom to do it.
   cache_->wake_waiters(link_, d);
+  cache_->fill_links_[static_cast<std::size_t>(slot_)].store(0, kRelaxed);
   note(cache_->area_.fills[static_cast<std::size_t>(slot_)], 0);
   cache_->fills_used_.give_back(slot_);
   GlobalCache& cache = *std::exchange(cache_, nullptr);
@@ -240,6 +241,7 @@ void Fill::abort() {
   GlobalCache& cache = *cache_;
   cache_ = nullptr;
   cache.retire_filling(link_, *descriptor_, cache.instance_.slot_number() + 1);
+  cache.fill_links_[static_cast<std::size_t>(slot_)].store(0, kRelaxed);
   note(cache.area_.fills[static_cast<std::size_t>(slot_)], 0);
   cache.fills_used_.give_back(slot_);
   cache.reclaim();

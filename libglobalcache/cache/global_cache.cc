@@ -180,6 +180,9 @@ FindResult GlobalCache::find(const Key& key, Hit& hit) {
     result.found = Found::kHit;
     return true;
   });
+  if (end == WalkEnd::kDamaged || end == WalkEnd::kChanged) {
+    memory_.state(memory_.home_of(key.hash)).damage.fetch_add(1, kRelaxed);
+  }
   if (end == WalkEnd::kDamaged && result.found == Found::kMiss) result.found = Found::kDamaged;
   return result;
 }
@@ -342,6 +345,7 @@ Begin GlobalCache::begin(const Key& key, Fill& fill, Link seen, bool insist) {
   fill.purges_seen_ = purges_seen;
   fill.hash_ = key.hash;
   fill.site_ = site;
+  fill_links_[static_cast<std::size_t>(slot)].store(link.value, kRelaxed);
   return Begin::kFilling;
 }
 
@@ -437,11 +441,13 @@ int GlobalCache::claim_limbo(Link link) {
     if (place < 0) return -1;
   }
   area_.limbo[static_cast<std::size_t>(place)].store(link.value, kRelease);
+  limbo_links_[static_cast<std::size_t>(place)].store(link.value, kRelaxed);
   return place;
 }
 
 void GlobalCache::drop_limbo(int place) {
   if (place < 0) return;
+  limbo_links_[static_cast<std::size_t>(place)].store(0, kRelaxed);
   area_.limbo[static_cast<std::size_t>(place)].store(0, kRelease);
   limbo_used_.give_back(place);
 }
@@ -596,7 +602,7 @@ std::uint64_t GlobalCache::reclaim(bool wait) {
   unsigned busy = 0;
   for (std::uint32_t place = 0; place < kLimbo && busy < kBusyInPass; ++place) {
     if (!limbo_ready_.in_use(place)) continue;
-    const Link link{area_.limbo[place].load(kAcquire)};
+    const Link link{limbo_links_[place].load(kAcquire)};
     Descriptor* d = memory_.resolve(link);
     if (d == nullptr) continue;
     const auto is_retired = [&](std::uint64_t word) {
@@ -743,7 +749,28 @@ void GlobalCache::adopt_orphans(std::uint32_t segment) {
   orphans.compare_exchange_strong(seen, 0, kAcqRel);
 }
 
+// What this instance writes in its slot for whoever recovers it may have been damaged since.
+void GlobalCache::mend_own_area() {
+  const auto mend = [](auto& pool, auto& links, auto& records) {
+    for (std::uint32_t place = 0; place < records.size(); ++place) {
+      const std::uint64_t named = records[place].load(kAcquire);
+      const std::uint64_t link = links[place].load(kAcquire);
+      if (named == link) continue;
+      if (pool.claim_place(place)) {
+        records[place].store(0, kRelease);
+        pool.give_back(static_cast<int>(place));
+      } else if (link != 0 && links[place].load(kAcquire) == link) {
+        records[place].store(link, kRelease);
+      }
+    }
+  };
+  mend(fills_used_, fill_links_, area_.fills);
+  mend(limbo_used_, limbo_links_, area_.limbo);
+  pins_.mend();
+}
+
 void GlobalCache::tick() {
+  mend_own_area();
   for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
     if (!memory_.lost(segment)) adopt_orphans(segment);
   }

@@ -198,6 +198,11 @@ class BitPool {
   void take(std::uint32_t place) {
     words_[place / 64].fetch_or(1ULL << (place % 64), std::memory_order_release);
   }
+  /// That place, if it is free.
+  bool claim_place(std::uint32_t place) {
+    const std::uint64_t bit = 1ULL << (place % 64);
+    return (words_[place / 64].fetch_or(bit, std::memory_order_acquire) & bit) == 0;
+  }
   void give_back(int place) {
     const auto p = static_cast<std::uint32_t>(place);
     words_[p / 64].fetch_and(~(1ULL << (p % 64)), std::memory_order_release);
@@ -316,6 +321,8 @@ class GlobalCache final : public runtime::RecoverySteps {
 
  private:
   friend class Fill;
+  friend class Repairer;
+  void mend_own_area();
   bool copy_stream(const std::vector<Extent>& extents, std::uint64_t offset, void* to,
                    std::size_t n) const;
   bool read_copy(Hit& hit) const;
@@ -385,6 +392,9 @@ class GlobalCache final : public runtime::RecoverySteps {
   BitPool<kFills> fills_used_;
   BitPool<kLimbo> limbo_used_;
   BitPool<kLimbo> limbo_ready_;  // of those in use: entries that are ours, for reclaim() to free
+  // What the words in use should say.
+  std::array<Word, kFills> fill_links_{};
+  std::array<Word, kLimbo> limbo_links_{};
   std::mutex reclaim_mutex_;
   std::mutex orphan_mutex_;  // area_.orphaning is one word
 };

@@ -251,6 +251,7 @@ std::vector<RecordedEvent> View::history() const {
                   sizeof(runtime::Event) - sizeof(Word));
       std::atomic_thread_fence(kAcquire);
       if (slot.ready.load(kRelaxed) != ticket + 1) continue;  // overwritten meanwhile
+      if (copy.sum != runtime::event_sum(copy)) continue;  // damaged
       RecordedEvent event;
       event.ring = node;
       event.kind = copy.kind;

@@ -106,6 +106,7 @@ struct EntryWord {
   static constexpr std::uint64_t kPurgeCheck = 2;    // FILLING: purges ran since; cursor counts them
   static constexpr std::uint64_t kUnsettled = 2;     // SEALED: older entries of the key may be left
   static constexpr std::uint64_t kWasSent = 2;       // RETIRED: kSent was set
+  static constexpr std::uint64_t kWasSealed = 4;     // RETIRED: its fields have their checksum
   static constexpr std::uint64_t kSoftPurged = 4;    // SEALED: to be treated as stale
   static constexpr std::uint64_t kPassedOver = 8;    // FILLING: silent too long, others may fill too
   static constexpr std::uint64_t kOverridden = 8;    // SEALED: another entry may hold a newer head
@@ -119,7 +120,7 @@ struct EntryWord {
   /// What a SEALED word becomes.
   static std::uint64_t retired(std::uint64_t w, std::uint32_t owner_plus_one) {
     return make(version(w), EntryState::kRetired, owner_plus_one, 0,
-                (flags(w) & kSent) != 0 ? kWasSent : 0);
+                kWasSealed | ((flags(w) & kSent) != 0 ? kWasSent : 0));
   }
   static std::uint64_t version(std::uint64_t w) { return w >> 42; }
   static EntryState state(std::uint64_t w) {
@@ -133,16 +134,26 @@ struct EntryWord {
   static std::uint64_t flags(std::uint64_t w) { return w & 0xf; }
 };
 
-/// [tag 4 = 0xe | segment 4 | first unit 40 | units 16]; 0 is never an extent. Inside one group.
+/// [tag 4 = 0xe | segment 4 | check 15 | first unit 32 | units 9]; 0 is never an extent. Inside one
+/// group. The check is looked at before bits are cleared by an extent: what somebody else owns must not
+/// be given away because a word was damaged.
 struct Extent {
+  static constexpr std::uint64_t kCheckMask = 0x7fffULL << 41;
   std::uint64_t value = 0;
   static Extent make(std::uint32_t segment, std::uint64_t first, std::uint64_t units) {
-    return {(0xeULL << 60) | (static_cast<std::uint64_t>(segment) << 56) | (first << 16) | units};
+    const std::uint64_t plain = (0xeULL << 60) | (static_cast<std::uint64_t>(segment) << 56) |
+                                ((first & 0xffffffff) << 9) | units;
+    return {plain | check(plain)};
+  }
+  static std::uint64_t check(std::uint64_t word) {
+    word = (word & ~kCheckMask) * 0x9e3779b97f4a7c15ULL;
+    return ((word ^ (word >> 29)) * 0xbf58476d1ce4e5b9ULL >> 49) << 41;
   }
   bool well_formed() const { return (value >> 60) == 0xe && units() != 0; }
+  bool sound() const { return well_formed() && (value & kCheckMask) == check(value); }
   std::uint32_t segment() const { return static_cast<std::uint32_t>(value >> 56) & 0xf; }
-  std::uint64_t first() const { return (value >> 16) & ((1ULL << 40) - 1); }
-  std::uint64_t units() const { return value & 0xffff; }
+  std::uint64_t first() const { return (value >> 9) & 0xffffffff; }
+  std::uint64_t units() const { return value & 0x1ff; }
   std::uint64_t bytes() const { return units() * kUnitBytes; }
   std::uint64_t group() const { return first() / kGroupUnits; }
   /// No page of it belongs to another extent too, so that all of it may be sent and exchanged.

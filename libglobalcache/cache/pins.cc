@@ -67,6 +67,21 @@ void Pins::unpin(int index) {
   ledger_[index].store(0, std::memory_order_release);
 }
 
+void Pins::mend() {
+  std::uint64_t used = 0;
+  for (std::uint32_t i = 0; i < words_; ++i) {
+    std::uint64_t word = ledger_[i].load(std::memory_order_relaxed);
+    if (word == 0) continue;
+    used = i + 1;
+    if (word == Link::kEnd || memory_.resolve(Link{word}) != nullptr) continue;
+    ledger_[i].compare_exchange_strong(word, Link::kEnd, std::memory_order_acq_rel);
+  }
+  std::uint64_t high = area_.ledger_high.load(std::memory_order_relaxed);
+  while ((high < used || high > words_) &&
+         !area_.ledger_high.compare_exchange_weak(high, used, std::memory_order_release)) {
+  }
+}
+
 std::uint32_t Pins::held() const {
   std::uint32_t n = 0;
   for (std::uint32_t i = 0; i < words_; ++i) {

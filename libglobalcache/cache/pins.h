@@ -27,6 +27,10 @@ class Pins {
 
   std::uint32_t held() const;
 
+  /// Words of this instance's ledger that name nothing, and its high mark, may have been damaged: such a
+  /// word is out of use (Link::kEnd) until whoever holds it gives it back.
+  void mend();
+
   /// Make those of `links` zero that anybody in the domain pins; zeros are left out. Costs a load and
   /// a test for each pin there is. False: memory was lost during the scan, so it proves nothing.
   bool drop_pinned(std::span<Link> links) const;

@@ -35,12 +35,12 @@ bool GlobalCache::take_over(const DeadInstance& dead, RecoveryCounts& counts) {
   const std::uint32_t their_owner = dead.id.slot() + 1;
 
   area.waiting.store(0, kRelaxed);
-  const std::uint64_t high =
-      std::min<std::uint64_t>(area.ledger_high.load(kAcquire), memory_.geometry().ledger_words);
-  for (std::uint64_t i = 0; i < high; ++i) {
-    if (ledger[i].load(kRelaxed) == 0) continue;
+  // All of it: the high mark may be wrong.
+  for (std::uint64_t i = 0; i < memory_.geometry().ledger_words; ++i) {
+    const std::uint64_t pin = ledger[i].load(kRelaxed);
+    if (pin == 0) continue;
     ledger[i].store(0, kRelease);
-    ++counts.pins;
+    if (pin != Link::kEnd) ++counts.pins;
   }
   area.ledger_high.store(0, kRelease);
 
@@ -162,6 +162,7 @@ void GlobalCache::keep_inherited_limbo(RecoveryCounts& counts) {
         EntryWord::owner_plus_one(word) == instance_.slot_number() + 1 &&
         seen.insert(link.value).second) {
       limbo_used_.take(place);
+      limbo_links_[place].store(link.value, kRelaxed);
       limbo_ready_.take(place);
       ++counts.retired;
     } else {
@@ -200,9 +201,9 @@ void GlobalCache::leave() {
     record.store(0, kRelease);
   }
   auto* ledger = reinterpret_cast<Word*>(instance_.own_component_area() + sizeof(CacheArea));
-  const std::uint64_t high =
-      std::min<std::uint64_t>(area_.ledger_high.load(kRelaxed), memory_.geometry().ledger_words);
-  for (std::uint64_t i = 0; i < high; ++i) ledger[i].store(0, kRelease);
+  for (std::uint64_t i = 0; i < memory_.geometry().ledger_words; ++i) {
+    if (ledger[i].load(kRelaxed) != 0) ledger[i].store(0, kRelease);
+  }
   area_.ledger_high.store(0, kRelease);
   area_.waiting.store(0, kRelaxed);
 }

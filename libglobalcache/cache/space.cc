@@ -349,8 +349,23 @@ void Space::clear(OpRecord& op, Descriptor& d) {
   }
 }
 
+// Whether its extents may be believed. If not, its space stays marked until somebody has looked who
+// owns what (repair.h).
+bool Space::may_clear(Link entry, const Descriptor& d, std::uint64_t word) const {
+  if ((EntryWord::flags(word) & EntryWord::kWasSealed) == 0 || EntryWord::cursor(word) != 0) {
+    return true;
+  }
+  const SealedWords words = load_words(d);
+  return std::bit_cast<SealedFields>(words).meta_sum ==
+         meta_sum(words, d.overflow.load(kAcquire), entry.version());
+}
+
 bool Space::free_entry(Link entry, Descriptor& d) {
   const std::uint64_t total = count(d);
+  const auto forget_space = [&] {
+    memory_.state(entry.segment()).damage.fetch_add(1, kRelaxed);
+    d.overflow.store(Link::kEnd, kRelease);
+  };
   for (;;) {
     const std::uint64_t word = d.state.load(kAcquire);
     if (EntryWord::state(word) != EntryState::kRetired ||
@@ -359,6 +374,10 @@ bool Space::free_entry(Link entry, Descriptor& d) {
     }
     const std::uint64_t number = EntryWord::cursor(word);
     if (number >= total) break;
+    if (!may_clear(entry, d, word)) {
+      forget_space();
+      break;
+    }
     Extent extent;
     std::uint64_t overflow_link = 0;
     if (number < 2) {
@@ -367,12 +386,18 @@ bool Space::free_entry(Link entry, Descriptor& d) {
       // Blocks are freed with their last extent, so the current one is always the first.
       overflow_link = d.overflow.load(kAcquire);
       const Overflow* overflow = block(d, 0);
-      if (overflow == nullptr) return false;
+      if (overflow == nullptr) {
+        forget_space();
+        break;
+      }
       const std::uint64_t position = (number - 2) % kOverflowExtents;
       extent = Extent{overflow->extents[position].load(kRelaxed)};
       if (position + 1 < kOverflowExtents && number + 1 < total) overflow_link = 0;
     }
-    if (!memory_.valid(extent)) return false;
+    if (!memory_.valid(extent) || !extent.sound()) {
+      forget_space();
+      break;
+    }
     if ((EntryWord::flags(word) & EntryWord::kWasSent) != 0 && extent.whole_pages() &&
         !memory_.domain().segment(extent.segment()).renew_payload(extent.first() * kUnitBytes,
                                                                   extent.bytes())) {
@@ -428,7 +453,13 @@ void Space::repair(const DeadInstance& dead, OpRecord& op) {
   const auto phase = static_cast<Phase>(op.phase.load(kAcquire));
   if (phase != Phase::kMarking && phase != Phase::kClearing) return;
   Descriptor* d = memory_.resolve(entry);
-  if (d == nullptr || !memory_.valid(extent)) return;
+  // The lock that is held must be the one of the extent's group, else this is not what happened.
+  if (d == nullptr || !memory_.valid(extent) || !extent.sound() ||
+      op.lock.load(kRelaxed) !=
+          memory_.lock_ref(extent.segment(), memory_.group(extent.segment(), extent.group()).lock)
+              .value) {
+    return;
+  }
   if (phase == Phase::kClearing) {
     clear(op, *d);
     return;

@@ -67,7 +67,7 @@ class Space {
 
   /// Free the extents of a RETIRED, unlinked, unpinned entry of ours, and the entry itself. False:
   /// a lock is held by a stopped process, or pages that were sent cannot be exchanged; call again
-  /// later, it continues where it stopped.
+  /// later, it continues where it stopped. Extents that cannot be believed are not cleared.
   bool free_entry(Link entry, Descriptor& d);
 
   /// Finish or undo what a dead instance's record says about a group it still holds.
@@ -104,6 +104,8 @@ class Space {
   /// 0: it is not FREE.
   Link claim_at(std::uint32_t segment, std::uint64_t index, EntryState state, Word& intent,
                 std::uint64_t claimer);
+  friend class Repairer;
+  bool may_clear(Link entry, const Descriptor& d, std::uint64_t word) const;
   bool all_extents(const SealedFields& fields, std::uint64_t overflow, bool check_sums,
                    std::vector<Extent>& out) const;
   SpaceAnswer grow_in(std::uint32_t segment, std::uint64_t group, Link entry, Descriptor& d,

@@ -81,16 +81,19 @@ VerifyReport verify(gsm::Domain& domain, runtime::Liveness& liveness,
   for (auto& [key, problem] : suspects.suspicions) add(report, options, problem);
   report.leaked_bytes = suspects.leaked.count() * kUnitBytes;
   for (const Extent run : suspects.leaked.runs(options.max_problems)) {
-    add(report, options, {"leaked-space", place(run), "it is marked in use, but nobody owns it"});
+    add(report, options, {"leaked-space", place(run), "it is marked in use, but nobody owns it",
+                          {Flaw::What::kLeaked, run.segment(), run.group(), run.value}});
   }
   for (const Extent run : suspects.missing.runs(options.max_problems)) {
     add(report, options,
         {"space-not-marked", place(run),
-         "it is marked free, but belongs to " + suspects.owners_of(run)});
+         "it is marked free, but belongs to " + suspects.owners_of(run),
+         {Flaw::What::kMissing, run.segment(), run.group(), run.value}});
   }
   for (const Extent run : suspects.shared.runs(options.max_problems)) {
     add(report, options,
-        {"space-owned-twice", place(run), "it belongs to " + suspects.owners_of(run)});
+        {"space-owned-twice", place(run), "it belongs to " + suspects.owners_of(run),
+         {Flaw::What::kShared, run.segment(), run.group(), run.value}});
   }
   report.ok = report.problem_count == 0;
   report.walks = walks;

@@ -48,10 +48,40 @@ struct VerifyOptions {
   std::size_t max_problems = 200;  // listed; problem_count counts all
 };
 
+/// What is wrong, for whoever mends it (repair.h).
+struct Flaw {
+  enum class What {
+    kNone,
+    kHeader,      // segment
+    kTotals,      // segment
+    kSlotHeader,  // number: slot
+    kSlotState,   // number: slot, word: its state word
+    kFreeSlot,    // number: slot, word: its state word
+    kLock,        // number: offset in the segment's metadata, word: the lock's
+    kMutex,       // number: of the segment's cells, word: its identity
+    kDescriptor,  // number: of the segment's descriptors, word: its state word
+    kEntry,       // word: Link
+    kFill,        // word: Link
+    kRetired,     // word: Link
+    kOverflow,    // word: Link
+    kChain,       // number: bucket
+    kOutside,     // word: Link of a sealed entry that its chain does not name
+    kDuplicate,   // word: Link of the older one
+    kLeaked,      // word: Extent
+    kMissing,     // word: Extent
+    kShared       // word: Extent
+  };
+  What what = What::kNone;
+  std::uint32_t segment = 0;
+  std::uint64_t number = 0;
+  std::uint64_t word = 0;
+};
+
 struct Problem {
   std::string kind;    // a word, such as "leaked-space"
   std::string where;   // which part of the domain
   std::string detail;  // one sentence
+  Flaw flaw = {};
 };
 
 struct VerifyReport {

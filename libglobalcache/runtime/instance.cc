@@ -202,6 +202,7 @@ void Instance::introduce() {
   own.started = start_time_in("/proc/self/stat");
   own.joined_ms = wall_ms();
   std::snprintf(own.server, sizeof own.server, "%s", options_.server.c_str());
+  own.identity.store(id_.value, std::memory_order_release);
 }
 
 void Instance::set_steps(RecoverySteps* steps) {
@@ -230,6 +231,7 @@ void Instance::set_steps(RecoverySteps* steps) {
       word, StateWord::make(InstanceState::kJoining, incarnation + 1), std::memory_order_acq_rel);
   std::uint64_t heir = id_.value;
   become(InstanceId::make(slot_number(), incarnation + 1));
+  own_->identity.store(id_.value, std::memory_order_release);
   mine.recoverer.compare_exchange_strong(heir, 0, std::memory_order_acq_rel);
   inheriting_ = false;
   event.recoverer = id_.value;
@@ -245,6 +247,7 @@ void Instance::activate() {
   const std::uint64_t active = StateWord::make(InstanceState::kActive, id_.incarnation());
   const std::uint64_t expelled = StateWord::make(InstanceState::kExpelled, id_.incarnation());
   if (!mine.state.compare_exchange_strong(word, is_outsider() ? expelled : active)) return;
+  active_ = true;
   // Whoever expels our node may have looked at this slot just before.
   views_.look();
   word = active;
@@ -257,6 +260,7 @@ bool Instance::is_outsider() const {
 }
 
 void Instance::leave() {
+  active_ = false;
   SlotControl& mine = control(slot_number());
   std::uint64_t word = mine.state.load(std::memory_order_acquire);
   // Again if it is expelled in between.
@@ -267,6 +271,7 @@ void Instance::leave() {
       std::memory_order_acq_rel));
   const DeadInstance self{id_, own_};
   fold_statistics(self);
+  own_->identity.store(0, std::memory_order_release);
   word = StateWord::make(InstanceState::kLeaving, id_.incarnation());
   mine.state.compare_exchange_strong(
       word, StateWord::make(InstanceState::kFree, id_.incarnation()), std::memory_order_acq_rel);
@@ -279,7 +284,9 @@ bool Instance::is_dead(InstanceId id) const {
   const InstanceState state = StateWord::state(word);
   if (state == InstanceState::kInvalid) return false;
   if (StateWord::incarnation(word) != id.incarnation() || state == InstanceState::kFree) {
-    return true;
+    // Unless it is the word that is wrong: only its owner, or who has recovered it, changes this one.
+    return slot(id.slot()).identity.load(std::memory_order_acquire) != id.value ||
+           !liveness_.held(id.slot());
   }
   if (id == id_) return false;
   return !lives(id.slot());
@@ -538,6 +545,7 @@ bool Instance::recover(std::uint32_t number, const char* cause, std::uint64_t de
   forget_components(dead);
   Event event{};
   fill_event(event, dead, counts, cause, detected_ns, agreed_ns);
+  clean_slot(*dead.slot, number);
   std::uint64_t dead_word = StateWord::make(InstanceState::kDead, incarnation);
   their.state.compare_exchange_strong(
       dead_word, StateWord::make(InstanceState::kFree, incarnation), std::memory_order_acq_rel);
@@ -545,6 +553,16 @@ bool Instance::recover(std::uint32_t number, const char* cause, std::uint64_t de
   event.resumed_ns = monotonic_ns();
   publish_event(std::move(event));
   return true;
+}
+
+// Whoever ran wild may have written anything into its own slot.
+void Instance::clean_slot(Slot& slot, std::uint32_t number) {
+  const auto put = [](std::uint32_t& word, std::uint32_t right) {
+    if (word != right) word = right;
+  };
+  put(slot.tag, kSlotTag);
+  put(slot.number, number);
+  slot.identity.store(0, std::memory_order_release);
 }
 
 // Of what only a component's steps can give back.
@@ -609,13 +627,69 @@ void Instance::publish_event(Event&& fields) {
   const std::uint64_t ticket = ring->next.fetch_add(1, std::memory_order_acq_rel);
   Event& slot = ring->events[ticket % kEvents];
   slot.ready.store(0, std::memory_order_release);
+  fields.sum = event_sum(fields);
   std::memcpy(reinterpret_cast<char*>(&slot) + sizeof(Word),
               reinterpret_cast<const char*>(&fields) + sizeof(Word), sizeof(Event) - sizeof(Word));
   slot.ready.store(ticket + 1, std::memory_order_release);
 }
 
+// Words that only this instance has to do with, as they must be: they may have been damaged.
+void Instance::mend_own_words() {
+  SlotControl& mine = control(slot_number());
+  const std::uint64_t active = StateWord::make(InstanceState::kActive, id_.incarnation());
+  std::uint64_t word = mine.state.load(std::memory_order_acquire);
+  const bool known = StateWord::incarnation(word) == id_.incarnation() &&
+                     StateWord::state(word) != InstanceState::kFree &&
+                     StateWord::state(word) != InstanceState::kInvalid;
+  // Who was taken for dead, and recovered, has lost its name too.
+  if (!known && active_ && own_->identity.load(std::memory_order_acquire) == id_.value &&
+      mine.state.compare_exchange_strong(word, active, std::memory_order_acq_rel)) {
+    report_mended("state of an instance");
+  }
+  if (active_ && word == active) own_->identity.store(id_.value, std::memory_order_release);
+  // A record that no thread uses names nothing.
+  for (std::uint32_t i = 0; i < kOpRecords; ++i) {
+    const std::uint32_t bit = 1U << i;
+    if (own_->ops[i].lock.load(std::memory_order_relaxed) == 0) continue;
+    if ((free_ops_.fetch_and(~bit, std::memory_order_acquire) & bit) == 0) continue;
+    own_->ops[i].lock.store(0, std::memory_order_release);
+    free_ops_.fetch_or(bit, std::memory_order_release);
+  }
+  for (std::uint32_t i = 0; i < kHeldMutexes; ++i) {
+    const std::uint32_t bit = 1U << i;
+    if (own_->mutexes[i].load(std::memory_order_relaxed) == 0) continue;
+    if ((free_mutex_records_.fetch_and(~bit, std::memory_order_acquire) & bit) == 0) continue;
+    own_->mutexes[i].store(0, std::memory_order_release);
+    free_mutex_records_.fetch_or(bit, std::memory_order_release);
+  }
+  // Whom this process is said to recover and does not, somebody may recover.
+  for (std::uint32_t number = 0; number < slot_count_; ++number) {
+    std::uint64_t recoverer = control(number).recoverer.load(std::memory_order_relaxed);
+    if (recoverer != id_.value || recovering_[number].exchange(true, std::memory_order_acquire)) {
+      continue;
+    }
+    control(number).recoverer.compare_exchange_strong(recoverer, 0, std::memory_order_acq_rel);
+    recovering_[number].store(false, std::memory_order_release);
+  }
+}
+
+void Instance::report_mended(const char* what, std::uint64_t since_ns, std::uint32_t count) {
+  Event event{};
+  event.kind = static_cast<std::uint32_t>(EventKind::kDamageRepaired);
+  event.recoverer = id_.value;
+  event.wall_ms = wall_ms();
+  event.repaired_ns = event.resumed_ns = monotonic_ns();
+  event.detected_ns = event.agreed_ns = since_ns == 0 ? event.resumed_ns : since_ns;
+  event.node = options_.node;
+  event.retired = count;
+  std::snprintf(event.server, sizeof event.server, "%s", options_.server.c_str());
+  std::snprintf(event.cause, sizeof event.cause, "%s", what);
+  publish_event(std::move(event));
+}
+
 void Instance::tick() {
   own_->heartbeat.fetch_add(1, std::memory_order_relaxed);
+  mend_own_words();
   std::uint64_t word = StateWord::make(InstanceState::kExpelled, id_.incarnation());
   // While one of its threads hangs with a lock held it would be expelled again and again.
   if (!expelled() || holds_a_lock()) return;
@@ -715,6 +789,16 @@ LockAnswer Instance::Op::lock(OwnerLock& lock, LockRef ref) {
   record_->lock.store(0, std::memory_order_release);
   instance_.report_blocking(OwnerLock::owner(lock.load()));
   return LockAnswer::kBusy;
+}
+
+bool Instance::Op::steal(OwnerLock& lock, LockRef ref, std::uint64_t seen) {
+  note(record_->lock, ref.value);
+  if (!lock.steal(seen, instance_.id_)) {
+    note(record_->lock, 0);
+    return false;
+  }
+  held_ = &lock;
+  return true;
 }
 
 void Instance::Op::unlock() {

@@ -147,6 +147,8 @@ class Instance {
     [[nodiscard]] LockAnswer lock(OwnerLock& lock, LockRef ref);
     /// One try, never recovers anybody.
     [[nodiscard]] bool try_lock(OwnerLock& lock, LockRef ref);
+    /// Take a lock whose word, `seen`, names nobody who could give it back: see repair.h.
+    [[nodiscard]] bool steal(OwnerLock& lock, LockRef ref, std::uint64_t seen);
     void unlock();
 
    private:
@@ -199,12 +201,14 @@ class Instance {
   unsigned recover_all(const char* cause);
 
   /// Count the heartbeat; come back if this instance was expelled, holds no lock, and its node is in the
-  /// view.
+  /// view; put right what is wrong in the words that are this instance's own.
   void tick();
 
   EventRing& events(std::uint32_t node) const;
   /// Append to the history of the own slot's segment.
   void publish_event(Event&& fields);
+  /// Damage was found (`since_ns`, CLOCK_MONOTONIC; 0: now) and mended, `count` times.
+  void report_mended(const char* what, std::uint64_t since_ns = 0, std::uint32_t count = 1);
 
   void add_stat(unsigned cell, std::uint64_t n) {
     own_->stats[cell].fetch_add(n, std::memory_order_relaxed);
@@ -218,6 +222,8 @@ class Instance {
   bool take(std::uint32_t slot);
   bool inherit(std::uint32_t slot);
   void introduce();
+  void mend_own_words();
+  static void clean_slot(Slot& slot, std::uint32_t number);
   bool holds_nothing(const DeadInstance& dead) const;
   bool holds_a_lock() const;
   /// Whether `holder` is expelled, or is dead and whoever has to recover it is.
@@ -243,6 +249,7 @@ class Instance {
   Slot* own_ = nullptr;
   RecoverySteps* steps_ = nullptr;
   bool inheriting_ = false;
+  std::atomic<bool> active_{false};
   std::atomic<std::uint32_t> free_ops_{~0U};  // private to the process
   std::vector<std::atomic<bool>> recovering_;  // by slot; likewise
   std::atomic<std::uint32_t> free_mutex_records_{(1U << kHeldMutexes) - 1};

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "libglobalcache/runtime/layout.h"
 
+#include <xxhash.h>
+
 #include <cstring>
 
 #include "libglobalcache/runtime/view.h"
@@ -13,6 +15,15 @@ ServerKind server_kind(const char* server) {
     return ServerKind::kHttpd;
   }
   return std::strncmp(server, "mcs-", 4) == 0 ? ServerKind::kTool : ServerKind::kOther;
+}
+
+std::uint64_t event_sum(const Event& event) {
+  constexpr std::size_t kFirst = offsetof(Event, kind);
+  constexpr std::size_t kLogged = offsetof(Event, logged);
+  std::byte bytes[offsetof(Event, sum) - kFirst];
+  std::memcpy(bytes, reinterpret_cast<const char*>(&event) + kFirst, sizeof bytes);
+  std::memset(bytes + kLogged - kFirst, 0, sizeof event.logged);
+  return XXH3_64bits(bytes, sizeof bytes);
 }
 
 RuntimeGeometry RuntimeGeometry::plan(std::uint64_t slots_per_node,

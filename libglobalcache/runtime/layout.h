@@ -164,6 +164,7 @@ struct alignas(gsm::kPageSize) Slot {
   std::array<Word, kMaxComponents> acknowledged;  // component generation this instance works in
   std::array<Word, kStatCells> stats;
   std::array<OpRecord, kOpRecords> ops;
+  Word identity;  // InstanceId while this slot has an owner: what its state word is mended by
   // the components' per-instance areas follow
 };
 static_assert(sizeof(Slot) == gsm::kPageSize);
@@ -245,8 +246,10 @@ struct alignas(64) Event {
   std::uint32_t logged;  // an instance that prints it sets this first (atomic_ref)
   char server[48];
   char cause[32];
+  std::uint64_t sum;  // XXH3 of it all but `ready`, `logged` and itself; an event that fails it is none
 };
 static_assert(sizeof(Event) == 192);
+std::uint64_t event_sum(const Event& event);
 inline constexpr std::uint32_t kEvents = 256;
 
 struct EventRing {

@@ -325,7 +325,7 @@ Made reply_from_hit(Transaction& t, const EntryView& entry, const Story& story,
   }
 
   const bool wants_body = selection.body && held > 0;
-  const bool copied = wants_body && held <= cache::kCopyLimit;
+  const bool copied = wants_body && t.process->copies(held);
   std::size_t extra = 0;
   for (const std::string& text : plan.texts) extra += text.size();
   FieldWriter writer;

@@ -146,11 +146,11 @@ void Scan::run() {
 }
 
 void Scan::suspect(const char* kind, std::string where, std::string detail,
-                   std::initializer_list<std::uint64_t> evidence) {
+                   std::initializer_list<std::uint64_t> evidence, Flaw flaw) {
   if (suspicions.size() >= kMaxSuspicions) return;
   std::string key = fmt::format("{}|{}", kind, where);
   for (const std::uint64_t word : evidence) key += fmt::format("|{:x}", word);
-  suspicions.emplace(std::move(key), Problem{kind, std::move(where), std::move(detail)});
+  suspicions.emplace(std::move(key), Problem{kind, std::move(where), std::move(detail), flaw});
 }
 
 std::string Scan::who(std::uint32_t number) const {
@@ -214,12 +214,14 @@ void Scan::check_headers() {
     if (!lost(segment) &&
         (header.magic != gsm::kSegmentMagic || header.checksum != gsm::header_checksum(header))) {
       suspect("segment-header", fmt::format("node {}", segment),
-              "the header fails its checksum; nobody can join any more", {header.checksum});
+              "the header fails its checksum; nobody can join any more", {header.checksum},
+              {Flaw::What::kHeader, segment});
     }
     const std::uint64_t active = lost(segment) ? 1 : view_.totals(segment).active.load(kAcquire);
     if (active != 1 && active != 2) {
       suspect("statistics", fmt::format("node {} totals", segment),
-              fmt::format("neither copy is the active one ({:#x})", active), {active});
+              fmt::format("neither copy is the active one ({:#x})", active), {active},
+              {Flaw::What::kTotals, segment});
     }
     if (lost(segment) && options_.lost_is_wrong) {
       suspect("segment-lost", fmt::format("node {}", segment), "its memory does not answer", {});
@@ -244,14 +246,15 @@ void Scan::check_slots() {
     const runtime::Slot& slot = view_.slot(number);
     if (slot.tag != runtime::kSlotTag || slot.number != number) {
       suspect("slot-damaged", fmt::format("slot {}", number), "its tag or number is not its own",
-              {slot.tag, slot.number});
+              {slot.tag, slot.number}, {Flaw::What::kSlotHeader, home, number});
     }
     const std::uint64_t word = view_.control(number).state.load(kAcquire);
     const InstanceState state = StateWord::state(word);
     if (state == InstanceState::kInvalid) {
       if (!lost(home)) {
         suspect("slot-damaged", fmt::format("slot {}", number),
-                fmt::format("its state word {:#x} is none", word), {word});
+                fmt::format("its state word {:#x} is none", word), {word},
+                {Flaw::What::kSlotState, home, number, word});
       }
       continue;
     }
@@ -276,7 +279,8 @@ void Scan::check_free_slot(std::uint32_t number, std::uint64_t word) {
   const auto left = [&](const char* what, std::uint64_t value) {
     if (value == 0 || view_.control(number).state.load(kAcquire) != word) return;
     suspect("free-slot", fmt::format("slot {}", number),
-            fmt::format("it is free, but its {} still say {:#x}", what, value), {word, value});
+            fmt::format("it is free, but its {} still say {:#x}", what, value), {word, value},
+            {Flaw::What::kFreeSlot, number / view_.slots_per_node(), number, word});
   };
   left("pins", first_nonzero(view_.ledger(number)));
   left("fills", first_nonzero(area.fills));
@@ -294,7 +298,7 @@ void Scan::check_ledger(std::uint32_t number, std::uint64_t state) {
   }
   for (std::size_t i = 0; i < ledger.size(); ++i) {
     const std::uint64_t value = ledger[i].load(kAcquire);
-    if (value == 0) continue;
+    if (value == 0 || value == Link::kEnd) continue;
     ++counts.pins;
     if (memory_.resolve(Link{value}) == nullptr) {
       suspect("pin-damaged", who(number), fmt::format("pin {} ({:#x}) names no entry", i, value),
@@ -340,9 +344,13 @@ void Scan::check_lock(const char* what, std::uint32_t segment, std::uint64_t num
   const std::uint64_t word = lock.load(kAcquire);
   if (OwnerLock::is_free(word)) return;
   std::string where = fmt::format("node {} {} {}", segment, what, number);
+  const auto offset = static_cast<std::uint64_t>(reinterpret_cast<const std::byte*>(&lock) -
+                                                 view_.domain().segment(segment).metadata());
+  const Flaw flaw{Flaw::What::kLock, segment, offset, word};
   if (!OwnerLock::is_held(word)) {
     suspect("lock-damaged", std::move(where),
-            fmt::format("the lock of the {} is neither free nor held ({:#x})", what, word), {word});
+            fmt::format("the lock of the {} is neither free nor held ({:#x})", what, word), {word},
+            flaw);
     return;
   }
   ++counts.locks_held;
@@ -350,14 +358,11 @@ void Scan::check_lock(const char* what, std::uint32_t segment, std::uint64_t num
   if (!holder.valid() || holder.slot() >= view_.slot_count()) {
     suspect("lock-damaged", std::move(where),
             fmt::format("the lock of the {} is held by nobody who can exist ({:#x})", what, word),
-            {word});
+            {word}, flaw);
     return;
   }
   const std::uint64_t state = view_.control(holder.slot()).state.load(kAcquire);
-  const std::uint64_t ref =
-      LockRef::make(segment, static_cast<std::uint64_t>(reinterpret_cast<const std::byte*>(&lock) -
-                                                        view_.domain().segment(segment).metadata()))
-          .value;
+  const std::uint64_t ref = LockRef::make(segment, offset).value;
   const bool alive =
       StateWord::incarnation(state) == holder.incarnation() && is_member(holder.slot(), state);
   const bool named = named_by_op(holder, ref);
@@ -365,7 +370,7 @@ void Scan::check_lock(const char* what, std::uint32_t segment, std::uint64_t num
   suspect("lock-orphaned", std::move(where),
           fmt::format("the lock of the {} is held by {}, {}", what, who(holder.slot()),
                       !alive ? "which is not alive" : "which does not know of it"),
-          {word});
+          {word}, flaw);
 }
 
 void Scan::check_locks() {
@@ -388,7 +393,8 @@ void Scan::check_locks() {
       const std::uint64_t identity = cell.identity.load(kAcquire);
       if (identity >> 56 != runtime::kMutexTag >> 56) {
         suspect("mutex-damaged", fmt::format("node {} mutex {}", segment, number),
-                fmt::format("its identity {:#x} has no tag", identity), {identity});
+                fmt::format("its identity {:#x} has no tag", identity), {identity},
+                {Flaw::What::kMutex, segment, number, identity});
       }
       ++number;
     }
@@ -413,7 +419,8 @@ void Scan::check_descriptor(std::uint32_t segment, std::uint64_t index) {
     if (state == EntryState::kFree) return;
     if (state == EntryState::kInvalid) {
       suspect("descriptor-damaged", fmt::format("node {} descriptor {}", segment, index),
-              fmt::format("its state word {:#x} is none", word), {word});
+              fmt::format("its state word {:#x} is none", word), {word},
+              {Flaw::What::kDescriptor, segment, index, word});
       return;
     }
     if (state == EntryState::kOverflow) {
@@ -426,7 +433,8 @@ void Scan::check_descriptor(std::uint32_t segment, std::uint64_t index) {
     if (d.state.load(kRelaxed) != word) continue;
     for (const Extent extent : owned.extents) owned_.add(extent, &shared);
     for (const Link block : owned.blocks) ++block_owners_[block.value];
-    if (!owned.flaw.empty()) suspect("entry-damaged", place(link), owned.flaw, {word});
+    if (!owned.flaw.empty()) suspect("entry-damaged", place(link), owned.flaw, {word},
+                                     {Flaw::What::kEntry, segment, index, link.value});
     if (state == EntryState::kSealed) {
       ++counts.sealed;
       sealed_.push_back(link);
@@ -517,7 +525,9 @@ void Scan::check_owner(const Descriptor& d, Link link, std::uint64_t word) {
     detail = fmt::format("it is {} by {}, which is not alive", state, who(owner - 1));
   }
   if (detail.empty() || d.state.load(kAcquire) != word) return;
-  suspect(filling ? "fill-orphaned" : "retired-orphaned", place(link), std::move(detail), {word});
+  suspect(filling ? "fill-orphaned" : "retired-orphaned", place(link), std::move(detail), {word},
+          {filling ? Flaw::What::kFill : Flaw::What::kRetired, link.segment(), link.index(),
+           link.value});
 }
 
 void Scan::check_contents(const Descriptor& d, Link link) {
@@ -532,7 +542,8 @@ void Scan::check_contents(const Descriptor& d, Link link) {
   if (pin >= 0) options_.pins->unpin(pin);
   if (flaw.empty()) return;
   bad_contents.insert(link.value);
-  suspect("entry-damaged", place(link), std::move(flaw), {link.value});
+  suspect("entry-damaged", place(link), std::move(flaw), {link.value},
+          {Flaw::What::kEntry, link.segment(), link.index(), link.value});
 }
 
 std::string Scan::flaw_of(const Descriptor& d, Link link) {
@@ -574,7 +585,7 @@ void Scan::check_overflows() {
   for (const auto& [value, owners] : block_owners_) {
     if (owners < 2) continue;
     suspect("overflow-shared", place(Link{value}), fmt::format("{} entries name it", owners),
-            {value});
+            {value}, {Flaw::What::kOverflow, Link{value}.segment(), Link{value}.index(), value});
   }
   // Records again: a block may have been claimed since.
   read_operations();
@@ -583,7 +594,8 @@ void Scan::check_overflows() {
     const std::uint64_t word =
         memory_.descriptor(link.segment(), link.index()).state.load(kAcquire);
     if (!same_entry(word, link, EntryState::kOverflow)) continue;
-    suspect("overflow-orphaned", place(link), "no entry and no operation names it", {word});
+    suspect("overflow-orphaned", place(link), "no entry and no operation names it", {word},
+            {Flaw::What::kOverflow, link.segment(), link.index(), link.value});
   }
 }
 
@@ -600,6 +612,7 @@ void Scan::check_chain(std::uint32_t segment, std::uint64_t number) {
   const std::uint64_t head = bucket.head.load(kAcquire);
   if (head == Link::kEnd) return;
   const std::string where = fmt::format("node {} bucket {}", segment, number);
+  const Flaw flaw{Flaw::What::kChain, segment, number};
   std::vector<std::pair<std::uint64_t, Link>> sealed;  // hash and link
   for (unsigned restart = 0; restart < kRestarts; ++restart) {
     sealed.clear();
@@ -613,7 +626,7 @@ void Scan::check_chain(std::uint32_t segment, std::uint64_t number) {
         suspect(
             "chain-broken", where,
             fmt::format("after {} entries a link ({:#x}) leads nowhere", seen.size(), link.value),
-            {previous, link.value});
+            {previous, link.value}, flaw);
         break;
       }
       const std::uint64_t word = d->state.load(kAcquire);
@@ -633,25 +646,25 @@ void Scan::check_chain(std::uint32_t segment, std::uint64_t number) {
             "chain-stale", where,
             fmt::format("after {} entries a link names {}, which is version {} and {}", seen.size(),
                         place(link), EntryWord::version(word), entry_state_name(state)),
-            {previous, link.value, word});
+            {previous, link.value, word}, flaw);
         continue;
       }
       if (memory_.bucket_number(hash) != number || memory_.home_of(hash) != segment) {
         suspect("chain-foreign", where,
                 fmt::format("{} is in this chain but its hash belongs to node {} bucket {}",
                             place(link), memory_.home_of(hash), memory_.bucket_number(hash)),
-                {link.value, hash});
+                {link.value, hash}, flaw);
       }
       if (state == EntryState::kRetired && (EntryWord::flags(word) & EntryWord::kUnlinked) != 0) {
         suspect("chain-unlinked", where,
                 fmt::format("{} is said to be unlinked but is still in the chain", place(link)),
-                {link.value, word});
+                {link.value, word}, flaw);
       }
       if (state == EntryState::kSealed) sealed.emplace_back(hash, link);
       seen.push_back(link);
       if (seen.size() > kMaxChain ||
           (seen.size() % 256 == 0 && std::count(seen.begin(), seen.end(), link) > 1)) {
-        suspect("chain-loop", where, fmt::format("it comes back to {}", place(link)), {});
+        suspect("chain-loop", where, fmt::format("it comes back to {}", place(link)), {}, flaw);
         break;
       }
       previous = link.value;
@@ -678,7 +691,8 @@ void Scan::check_duplicates(const std::vector<std::pair<std::uint64_t, Link>>& s
         continue;
       }
       suspect("entry-duplicate", place(b),
-              fmt::format("{} is sealed too and has the same key", place(a)), {a.value, b.value});
+              fmt::format("{} is sealed too and has the same key", place(a)), {a.value, b.value},
+              {Flaw::What::kDuplicate, b.segment(), b.index(), b.value});
     }
   }
 }
@@ -693,7 +707,7 @@ void Scan::check_reachable() {
     if (unread_chains_.count({home, bucket}) != 0) continue;
     suspect("entry-unreachable", place(link),
             fmt::format("it is sealed but not in the chain of node {} bucket {}", home, bucket),
-            {link.value, hash});
+            {link.value, hash}, {Flaw::What::kOutside, home, bucket, link.value});
   }
 }
 

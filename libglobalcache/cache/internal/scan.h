@@ -66,7 +66,7 @@ class Scan {
   };
 
   void suspect(const char* kind, std::string where, std::string detail,
-               std::initializer_list<std::uint64_t> evidence);
+               std::initializer_list<std::uint64_t> evidence, Flaw flaw = {});
   std::string who(std::uint32_t slot) const;
   std::string place(Link link) const;
 

@@ -19,6 +19,7 @@
 #include "libglobalcache/api/domain.h"
 #include "libglobalcache/cache/global_cache.h"
 #include "libglobalcache/cache/inspect.h"
+#include "libglobalcache/cache/repair.h"
 #include "tests/libglobalcache/test_liveness.h"
 
 namespace mcs::cache {
@@ -143,6 +144,32 @@ class VerifyTest : public testing::Test {
                                                          Field(&Problem::detail, HasSubstr(detail)),
                                                          Field(&Problem::where, HasSubstr(where)))))
         << describe(report);
+  }
+
+  /// Whatever a test has damaged is mended by those who live, and then nothing is wrong.
+  void TearDown() override {
+    Member mender = join(0, "mender");
+    if (!mender.instance) return;
+    Repairer repairer(*mender.cache);
+    VerifyOptions options;
+    options.rechecks = 1;
+    options.interval = options.dead_grace = {};
+    for (int round = 0; round < 6; ++round) {
+      for (Member* member : {&a_, &b_}) {
+        if (!member->instance || !liveness_.held(member->slot())) continue;
+        member->instance->tick();
+        member->cache->tick();
+      }
+      mender.instance->recover_all("mending");
+      repairer.run(options);
+      mender.cache->tick();
+    }
+    options.lost_is_wrong = false;
+    const VerifyReport report = verify(*domain_, liveness_, options);
+    EXPECT_TRUE(report.ok) << describe(report);
+    EXPECT_EQ(report.leaked_bytes, 0U);
+    mender.cache->leave();
+    mender.instance->leave();
   }
 
   std::unique_ptr<gsm::Domain> domain_;
