@@ -132,7 +132,7 @@ void HitBenchmark::add_options(CLI::App& app) {
       ->capture_default_str();
   app.add_flag("--varnish", varnish_, "Varnish too");
   app.add_flag("--realtime", realtime_,
-               "Servers and client take precedence over everything else on the machine (SCHED_FIFO; "
+               "Servers and client take precedence over everything else on the machine (SCHED_RR; "
                "root only)");
 }
 
@@ -148,7 +148,7 @@ Result<nlohmann::json> HitBenchmark::run(const std::atomic<bool>& interrupted) {
   if (realtime_) {
     // Inherited by all that is started from here.
     const sched_param priority{10};
-    if (sched_setscheduler(0, SCHED_FIFO, &priority) != 0) {
+    if (sched_setscheduler(0, SCHED_RR, &priority) != 0) {
       return fail("--realtime is not permitted: {}; run it as root", std::strerror(errno));
     }
   }

@@ -48,7 +48,7 @@ void LatencyBenchmark::add_options(CLI::App& app) {
       ->check(CLI::Range(1, 100'000))
       ->capture_default_str();
   app.add_flag("--realtime", realtime_,
-               "Servers and client take precedence over everything else on the machine (SCHED_FIFO; "
+               "Servers and client take precedence over everything else on the machine (SCHED_RR; "
                "root only)");
 }
 
@@ -59,7 +59,7 @@ Result<nlohmann::json> LatencyBenchmark::run(const std::atomic<bool>& interrupte
   }
   if (realtime_) {
     const sched_param priority{10};
-    if (sched_setscheduler(0, SCHED_FIFO, &priority) != 0) {
+    if (sched_setscheduler(0, SCHED_RR, &priority) != 0) {
       return fail("--realtime is not permitted: {}; run it as root", std::strerror(errno));
     }
   }
