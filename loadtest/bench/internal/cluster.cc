@@ -95,6 +95,9 @@ Result<std::unique_ptr<NodeFiles>> NodeFiles::write(const fs::path& parent, cons
   if (fd >= 0) close(fd);
   if (!synced) return fail("{} cannot be synchronised", files->root().string());
   files->drop(nodes);
+  // A file whose times are younger than 2 s is served, but not stored.
+  wait_until([&] { return interrupted.load(); }, std::chrono::milliseconds(2'500));
+  if (interrupted) return fail("interrupted");
   return files;
 }
 
