@@ -13,9 +13,9 @@ struct DomainOptions {
   std::string name;
   int nodes = 2;
   std::string memory = "256M";  // per node
-  double remote_penalty = 1;
   std::string owner;            // user the servers' workers run as; empty: the caller
   bool separate_kernels = false;
+  double remote_penalty = 1;
 };
 
 // A domain of emulated global memory, made with gsm-emu and looked at with mcsctl. Removed by the

@@ -52,7 +52,8 @@ Answer ToyCache::handle(const Request& request, std::int64_t now_ms) {
     entries_["used"];
   }
   api::set_now_ms(now_ms);
-  mcs_policy policy{policy_};
+  mcs_policy policy;
+  policy.rules = policy_;
   policy.rules.send_cache_status = true;
   api::Request ask;
   ask.method = request.method;
