@@ -32,7 +32,9 @@ void write_record(PurgeRecord& record, std::uint64_t sequence, PurgeKind kind,
   words.sequence = sequence;
   words.kind_and_length =
       (static_cast<std::uint64_t>(length) << 32) | static_cast<std::uint64_t>(kind);
-  std::memcpy(words.pattern.data(), pattern.data(), std::min<std::size_t>(length, kPurgePattern));
+  if (length > 0) {
+    std::memcpy(words.pattern.data(), pattern.data(), std::min<std::size_t>(length, kPurgePattern));
+  }
   record.sequence.store(0, kRelaxed);
   std::atomic_thread_fence(kRelease);
   record.kind_and_length.store(words.kind_and_length, kRelaxed);
