@@ -132,14 +132,38 @@ mcs_policy* create_policy(ngx_conf_t* cf) noexcept {
   return policy;
 }
 
+LocationConf* conf_of(const ngx_http_core_loc_conf_t* core) noexcept {
+  return static_cast<LocationConf*>(core->loc_conf[ngx_http_mcs_module.ctx_index]);
+}
+
+// What chooses the block that begins, not where it stands: that changes from reload to reload and
+// from node to node. Words end with a zero.
+uint32_t place_of(ngx_conf_t* cf) noexcept {
+  uint32_t place = 0;
+  const auto* words = static_cast<const ngx_str_t*>(cf->args->elts);
+  for (ngx_uint_t i = 0; i < cf->args->nelts; ++i) {
+    ngx_crc32_update(&place, words[i].data, words[i].len + 1);
+  }
+  if ((cf->cmd_type & NGX_HTTP_LOC_CONF) == 0) return place;
+  const auto* core = static_cast<ngx_http_core_loc_conf_t*>(
+      ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
+  place += conf_of(core)->place;
+  ngx_queue_t* all = core->locations;
+  for (ngx_queue_t* q = all; q != nullptr && (q = ngx_queue_next(q)) != all;) {
+    const auto* other = reinterpret_cast<const ngx_http_location_queue_t*>(q);
+    // The same condition once more.
+    if (conf_of(other->exact ? other->exact : other->inclusive)->place == place) ++place;
+  }
+  return place;
+}
+
 void* create_location_conf(ngx_conf_t* cf) noexcept {
   auto* conf = static_cast<LocationConf*>(ngx_pcalloc(cf->pool, sizeof(LocationConf)));
   if (conf == nullptr) return nullptr;
   conf->enabled = NGX_CONF_UNSET;
   conf->bypass = static_cast<ngx_array_t*>(NGX_CONF_UNSET_PTR);
   conf->no_store = static_cast<ngx_array_t*>(NGX_CONF_UNSET_PTR);
-  const ngx_str_t& file = cf->conf_file->file.name;
-  conf->place = ngx_crc32_long(file.data, file.len) + static_cast<uint32_t>(cf->conf_file->line);
+  conf->place = place_of(cf);
   conf->policy = create_policy(cf);
   return conf->policy == nullptr ? nullptr : conf;
 }

@@ -72,7 +72,7 @@ struct LocationConf {
   ngx_str_t key_base_root;
   bool key_base_in_http;    // named in http{}: for the root of the first server that uses it
   ngx_str_t full_key_base;  // of local files; empty while the cache is off
-  uint32_t place;           // in the configuration
+  uint32_t place;           // tells blocks apart, the same in all nodes and after a reload
 };
 
 // What the module remembers of one request in one location. It is also the waiter's name.

@@ -93,13 +93,32 @@ ngx_int_t end_abandoned(ngx_http_request_t* r) noexcept {
   return NGX_DECLINED;
 }
 
+// A PURGE of a local file has no handler of its own.
+ngx_int_t decline(ngx_http_request_t* /*r*/) noexcept { return NGX_DECLINED; }
+
+// A handler that was asked before has handed the request on: X-Accel-Redirect, a script.
+bool handed_on(ngx_http_request_t* r) noexcept {
+  if (r->upstream != nullptr) return true;
+  for (const ngx_http_cleanup_t* c = r->main->cleanup; c != nullptr; c = c->next) {
+    const auto* x = static_cast<Exchange*>(c->data);
+    if (c->handler == end_exchange && x->context->request == r && x != exchange_of(r) &&
+        x->request.target.data != nullptr && x->handler != decline) {
+      return true;
+    }
+  }
+  return false;
+}
+
 // As received, and with what rewriting or an internal redirect made of it, or which of several handlers
-// was chosen by an `if` or an error. Patterns to purge are for what was received.
+// was chosen by an `if`, an error or another handler: that one must be asked again. Patterns to purge
+// are for what was received.
 mcs_str target_of(ngx_http_request_t* r) noexcept {
   const auto* core =
       static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
-  const bool chosen = core->noname ? core->handler != nullptr
-                                   : core->named && (r->error_page || core->recursive_error_pages);
+  // An `if` has the name of its location, but not its flags.
+  const bool named = core->name.len > 0 && core->name.data[0] == '@';
+  const bool chosen = (core->noname && core->handler != nullptr) || handed_on(r) ||
+                      (named && (r->error_page || core->recursive_error_pages));
   const ngx_str_t path = r == r->main ? r->unparsed_uri : ngx_str_t{0, nullptr};
   const bool pattern = r->method == NGX_HTTP_UNKNOWN && memchr(path.data, '*', path.len) != nullptr;
   if (path.len > 0 && ((r->valid_unparsed_uri && !chosen) || pattern)) return as_str(path);
@@ -146,9 +165,6 @@ ngx_int_t read_request(ngx_http_request_t* r, Exchange* x) noexcept {
   request.alloc_context = r->pool;
   return NGX_OK;
 }
-
-// A PURGE of a local file has no handler of its own.
-ngx_int_t decline(ngx_http_request_t* /*r*/) noexcept { return NGX_DECLINED; }
 
 // The core's answer is no longer wanted: the request goes to the origin by itself.
 ngx_int_t serve_without_cache(ngx_http_request_t* r, Exchange* x) noexcept {

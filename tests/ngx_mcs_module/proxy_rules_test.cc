@@ -377,6 +377,10 @@ TEST_F(NginxProxyRulesTest, PurgeOfADirectoryMeetsWhatItsIndexShows) {
 TEST_F(NginxProxyRulesTest, HandlersThatAConditionChoosesHaveKeysOfTheirOwn) {
   Origin beta;
   Origin gamma;
+  Origin delta;
+  Origin epsilon;
+  delta.on("/a", fresh("delta"));
+  epsilon.on("/a", fresh("epsilon"));
   origin_.on("/a", fresh("alpha"));
   beta.on("/a", fresh("beta"));
   gamma.on("/a", fresh("gamma"));
@@ -384,20 +388,91 @@ TEST_F(NginxProxyRulesTest, HandlersThatAConditionChoosesHaveKeysOfTheirOwn) {
   start_proxy("if ($http_x_beta) { " + pass(beta) + " }\n"
               "if ($http_x_gamma) { return 418; }\n"
               "if ($http_x_note) { set $noted 1; }\n"
+              "set $c $http_x_delta; if ($c) { " + pass(delta) + " }\n"
+              "set $c $http_x_epsilon; if ($c) { " + pass(epsilon) + " }\n"
               "error_page 418 = @gamma; mcs_cache_purge on;",
               "location @gamma { " + pass(gamma) +
                   " mcs_cache on; add_header X-Mcs-Status $mcs_cache_status; }\n");
   for (int round = 0; round < 2; ++round) {
     const std::string status = round == 0 ? "MISS" : "HIT";
     for (const auto& [field, body] : {std::pair("X-None: 1", "alpha"), {"X-Beta: 1", "beta"},
-                                      {"X-Gamma: 1", "gamma"}}) {
+                                      {"X-Gamma: 1", "gamma"}, {"X-Delta: 1", "delta"},
+                                      {"X-Epsilon: 1", "epsilon"}}) {
       const HttpResponse response = get("/a", {field});
       EXPECT_EQ(response.body, body);
       EXPECT_EQ(response.cache_status(), status) << field;
     }
   }
   EXPECT_EQ(get("/a", {"X-Note: 1"}).cache_status(), "HIT");  // the same handler
-  EXPECT_EQ(purge("/a").body, "purged 3\n");
+  EXPECT_EQ(purge("/a").body, "purged 5\n");
+}
+
+// What it is allowed to see is for the first handler to say, each time.
+TEST_F(NginxProxyRulesTest, HandlersThatAreAskedFirstAreAskedAgain) {
+  Origin files;
+  origin_.on("/named", {200, {"X-Accel-Redirect: @files"}, ""});
+  origin_.on("/same", {200, {"X-Accel-Redirect: /same"}, ""});
+  files.on("/named", fresh("secret"));
+  files.on("/same", fresh("secret"));
+  const std::string pass = "proxy_pass " + files.url() +
+                           "; mcs_cache on; add_header X-Mcs-Status $mcs_cache_status;";
+  start_proxy("mcs_cache_purge on; rewrite ^/from$ /same break;",
+              "location @files { if ($http_x_note) { set $noted 1; } " + pass + " }\n"
+              "location = /same { internal; " + pass + " }\n"
+              "location /try { try_files /nothing @tried; mcs_cache on; }\n"
+              "location @tried { if ($http_x_note) { set $noted 1; }" + proxy_pass() + " }\n");
+  for (const char* path : {"/named", "/from"}) {
+    for (size_t asked = 1; asked < 4; ++asked) {
+      const HttpResponse response = get(path);
+      EXPECT_EQ(response.body, "secret");
+      EXPECT_EQ(response.cache_status(), asked == 1 ? "MISS" : "HIT");
+      EXPECT_EQ(origin_.count(path == std::string("/from") ? "/same" : path), asked);
+    }
+  }
+  EXPECT_EQ(get("/named", {"X-Note: 1"}).body, "secret");
+  EXPECT_EQ(get("/named").cache_status(), "HIT");
+  EXPECT_EQ(origin_.count("/named"), 5u);
+  EXPECT_EQ(files.count("/named"), 2u);
+  EXPECT_EQ(purge("/named").body, "purged 2\n");
+  EXPECT_EQ(get("/named").cache_status(), "MISS");
+  origin_.on("/try", fresh("tried"));
+  EXPECT_EQ(get("/try").body, "tried");
+  EXPECT_EQ(get("/try", {"X-Note: 1"}).cache_status(), "HIT");
+  EXPECT_EQ(origin_.count("/try"), 1u);
+}
+
+// Not where it stands, but its condition is what tells an `if` from others.
+TEST_F(NginxProxyRulesTest, ConditionsAreToldApartWhereverTheyStand) {
+  Origin beta;
+  Origin gamma;
+  beta.on("/a", fresh("beta"));
+  gamma.on("/a", fresh("gamma"));
+  origin_.on("/a", fresh("again"));
+  const auto condition = [](const std::string& field, const Origin& origin) {
+    return "if ($http_x_" + field + ") { proxy_pass " + origin.url() + "; }";
+  };
+  const std::string lines = condition("beta", beta) + condition("gamma", gamma) +
+                            condition("again", origin_);
+  const auto expect = [&](const char* status) {
+    for (const char* name : {"beta", "gamma", "again"}) {
+      const HttpResponse response = get("/a", {fmt::format("X-{}: 1", name)});
+      EXPECT_EQ(response.body, name);
+      EXPECT_EQ(response.cache_status(), status) << name;
+    }
+  };
+  start_proxy(lines);
+  expect("MISS");
+  expect("HIT");
+  std::string& all = options().server_extra;
+  all.replace(all.find(lines), lines.size(),
+              "# more\n\n" + condition("gamma", gamma) + "\n" + condition("again", origin_) + "\n" +
+                  condition("beta", beta));
+  const auto before = server_.worker_pids();
+  ASSERT_TRUE(server_.reload());
+  for (const pid_t pid : before) {
+    EXPECT_TRUE(wait_until([&] { return kill(pid, 0) != 0; }, std::chrono::seconds(10)));
+  }
+  expect("HIT");
 }
 
 // Rewritten arguments may have a "?" in them, which does not begin the query.
