@@ -49,10 +49,7 @@ int run(const std::string& directory, const std::string& name, std::uint32_t nod
   (*instance)->activate();
   bool ok = false;
   {
-    runtime::Agent agent(**instance, (*domain)->path(), options, [&] {
-      cache.tick();
-      cache.recount_sites();
-    });
+    runtime::Agent agent(**instance, (*domain)->path(), options, [&] { cache.tick(); });
     std::atomic<bool> ended{false};
     std::thread repairer([&] { cache::Repairer(cache).watch(ended); });
     ok = agent.run(&stop);

@@ -27,6 +27,7 @@ constexpr std::uint64_t kProbationShare = 10;  // of the space, one part in so m
 constexpr std::uint64_t kHandStep = 8;
 constexpr std::uint64_t kLeastUnits = 32;
 constexpr std::uint64_t kSiteStep = 64;  // descriptors
+constexpr std::uint64_t kMuchOfQuota = 16;  // one part in so many
 constexpr std::uint64_t kLeastBetweenRecounts = 500'000'000;  // ns
 constexpr std::uint64_t kGhostTimes = 256;     // steps of a ghost's time per cache's worth of units
 constexpr std::uint64_t kGhostLifetime = 230;  // in these steps
@@ -127,6 +128,12 @@ void GlobalCache::inherit_use(Link entry, Link replaced) const {
                          static_cast<std::uint8_t>(ClockByte::kUsed | site | ClockByte::uses(byte)));
 }
 
+bool GlobalCache::is_reserved(const SealedFields& fields, const SiteUnits* reserves) const {
+  if (reserves == nullptr || fields.site >= kSites || (*reserves)[fields.site] == 0) return false;
+  const std::uint64_t units = std::max<std::uint64_t>(1, units_of(fields));
+  return sites_.units(fields.site) < (*reserves)[fields.site] + units;
+}
+
 // Returns units retired, 0: it cannot go now. `reserves`: not if its site needs it for its reserve.
 std::uint64_t GlobalCache::evict(Link link, Descriptor& d, std::uint64_t word,
                                  const SiteUnits* reserves) {
@@ -135,12 +142,8 @@ std::uint64_t GlobalCache::evict(Link link, Descriptor& d, std::uint64_t word,
     return 0;
   }
   const SealedFields fields = load_sealed(d);
-  const std::uint64_t units = std::max<std::uint64_t>(1, units_of(fields));
-  if (reserves != nullptr && fields.site < kSites &&
-      sites_.units(fields.site) < (*reserves)[fields.site] + units && (*reserves)[fields.site] != 0) {
-    return 0;
-  }
-  return retire_as(link, d, word) ? units : 0;
+  if (is_reserved(fields, reserves)) return 0;
+  return retire_as(link, d, word) ? std::max<std::uint64_t>(1, units_of(fields)) : 0;
 }
 
 // The oldest arrival leaves the ring.
@@ -177,8 +180,9 @@ std::uint64_t GlobalCache::evict_arrival(std::uint32_t segment, const SiteUnits*
   return units;
 }
 
-// The hand moves on.
-std::uint64_t GlobalCache::evict_at_hand(std::uint32_t segment, const SiteUnits* reserves) {
+// The hand moves on. `others`: set if it has met an entry that no reserve keeps.
+std::uint64_t GlobalCache::evict_at_hand(std::uint32_t segment, const SiteUnits* reserves,
+                                         bool& others) {
   const std::uint64_t descriptors = memory_.geometry().descriptors;
   const std::uint64_t first =
       memory_.state(segment).clock_hand.fetch_add(kHandStep, kRelaxed) % descriptors;
@@ -192,6 +196,12 @@ std::uint64_t GlobalCache::evict_at_hand(std::uint32_t segment, const SiteUnits*
     const EntryState entry_state = EntryWord::state(word);
     if (entry_state == EntryState::kFree) memory_.set_clock_byte(segment, i, 0);
     if (entry_state != EntryState::kSealed) continue;
+    // Its uses stay: they decide when it is not reserved any more.
+    if (reserves != nullptr && (EntryWord::flags(word) & EntryWord::kUnsettled) == 0 &&
+        is_reserved(load_sealed(d), reserves)) {
+      continue;
+    }
+    others = true;
     if ((byte & ClockByte::kProbation) != 0) {
       const int next = (byte & ClockByte::kPassed) == 0
                            ? byte | ClockByte::kPassed
@@ -213,14 +223,21 @@ bool GlobalCache::evict_some(std::uint32_t segment, std::uint64_t units) {
   const SiteUnits reserves = sites_.reserves();
   for (std::uint32_t n = 0; n < memory_.nodes(); ++n) {
     const std::uint32_t other = (segment + n) % memory_.nodes();
-    if (!memory_.lost(other) && evict_until(other, units, &reserves)) return true;
+    if (memory_.lost(other)) continue;
+    // Where all is reserved each miss would look at everything again.
+    const std::uint64_t began = runtime::monotonic_ns();
+    if (began < nothing_until_ns_[other].load(kRelaxed)) continue;
+    bool nothing = false;
+    if (evict_until(other, units, &reserves, &nothing)) return true;
+    const std::uint64_t ended = runtime::monotonic_ns();
+    if (nothing) nothing_until_ns_[other].store(ended + 20 * (ended - began), kRelaxed);
   }
   // Nobody has more than its reserve: somebody has to go.
   return evict_until(segment, units, nullptr);
 }
 
 bool GlobalCache::evict_until(std::uint32_t segment, std::uint64_t units,
-                              const SiteUnits* reserves) {
+                              const SiteUnits* reserves, bool* nothing) {
   const CacheGeometry& g = memory_.geometry();
   SegmentState& state = memory_.state(segment);
   const std::uint64_t most = g.groups * kGroupUnits / kProbationShare;
@@ -228,8 +245,13 @@ bool GlobalCache::evict_until(std::uint32_t segment, std::uint64_t units,
   units = std::max(units, std::min(kLeastUnits, g.groups * kGroupUnits / 64));
   std::uint64_t retired = 0;
   // So many turns of the hand take everybody off probation and bring every counter to zero.
-  const std::uint64_t max_steps = g.arrivals + 6 * (g.descriptors / kHandStep + 1);
-  for (std::uint64_t step = 0; step < max_steps; ++step) {
+  const std::uint64_t turn = g.descriptors / kHandStep + 1;
+  const std::uint64_t max_steps = g.arrivals + 6 * turn;
+  // Other processes move the same hand: one turn of our own steps may miss some.
+  const std::uint64_t max_fruitless = 2 * turn;
+  std::uint64_t fruitless = 0;
+  std::uint64_t seen = ~0ULL;
+  for (std::uint64_t step = 0; step < max_steps && fruitless < max_fruitless; ++step) {
     const std::uint64_t arrived = state.arrivals_in.load(kRelaxed);
     std::uint64_t waiting = arrived - state.arrivals_out.load(kRelaxed);
     // More than all who admit at once could have added: damaged.
@@ -241,15 +263,43 @@ bool GlobalCache::evict_until(std::uint32_t segment, std::uint64_t units,
     if (waiting == 0 && state.probation.load(kRelaxed) != 0) state.probation.store(0, kRelaxed);
     const bool crowded =
         state.probation.load(kRelaxed) > most || waiting > g.arrivals - g.arrivals / 8;
-    retired += waiting != 0 && crowded ? evict_arrival(segment, reserves)
-                                       : evict_at_hand(segment, reserves);
-    if (retired >= units || limbo_used_.count() > kLimbo / 2) {
+    if (waiting != 0 && crowded) {
+      retired += evict_arrival(segment, reserves);
+    } else {
+      bool others = false;
+      retired += evict_at_hand(segment, reserves, others);
+      fruitless = others || reserves == nullptr ? 0 : fruitless + 1;
+    }
+    // Reads all ledgers: not for the same entries again, which slow readers may keep for long.
+    if (retired >= units || (limbo_used_.count() > kLimbo / 2 && retired != seen)) {
+      seen = retired;
       // What somebody still reads does not help: go on until something was really freed.
       if (reclaim(true) > 0) return true;
       if (limbo_used_.count() >= kLimbo - 16) return false;
     }
   }
+  if (nothing != nullptr) *nothing = retired == 0;
   return reclaim(true) > 0 || retired != 0;
+}
+
+// What fills of the site take: nobody can evict that.
+std::uint64_t GlobalCache::filling_units(std::uint32_t site) const {
+  const std::uint8_t bits = ClockByte::site(site);
+  std::uint64_t units = 0;
+  std::vector<Extent> extents;
+  for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
+    if (memory_.lost(segment)) continue;
+    for (std::uint64_t i = 0; i < memory_.geometry().descriptors; ++i) {
+      if ((memory_.clock_byte(segment, i) & ClockByte::kSite) != bits) continue;
+      const Descriptor& d = memory_.descriptor(segment, i);
+      if (EntryWord::state(d.state.load(kAcquire)) != EntryState::kFilling || site_of(d) != site ||
+          !space_.extents(load_sealed(d), d.overflow.load(kAcquire), false, extents)) {
+        continue;
+      }
+      for (const Extent& extent : extents) units += extent.units();
+    }
+  }
+  return units;
 }
 
 // Makes room for so many more units of a site by evicting its own: a clock of its own over the
@@ -260,11 +310,18 @@ bool GlobalCache::keep_quota(std::uint32_t site, std::uint64_t units) {
   const auto fits = [&] { return sites_.units(site) + units <= quota; };
   if (quota == 0 || fits()) return true;
   if (units > quota) return false;
+  // What cannot fit evicts less than it wants: nothing that would be missed, unless it wants much.
+  if (units > quota / kMuchOfQuota && filling_units(site) + units > quota) return false;
   const std::uint64_t descriptors = memory_.geometry().descriptors;
   const std::uint64_t steps = (descriptors + kSiteStep - 1) / kSiteStep * memory_.nodes();
   const std::uint8_t bits = ClockByte::site(site);
+  std::uint64_t evicted = 0;
+  std::uint64_t seen = ~0ULL;
+  std::uint64_t fruitless = 0;  // steps
   // So many turns bring every counter to zero.
-  for (std::uint64_t turn = 0; turn < steps * (ClockByte::kMaxUses + 1) && !fits(); ++turn) {
+  for (std::uint64_t turn = 0;
+       turn < steps * (ClockByte::kMaxUses + 1) && fruitless <= steps && !fits(); ++turn) {
+    ++fruitless;
     const std::uint64_t step = sites_.hand(site).fetch_add(1, kRelaxed) % steps;
     const auto segment = static_cast<std::uint32_t>(step % memory_.nodes());
     if (memory_.lost(segment)) continue;
@@ -277,11 +334,18 @@ bool GlobalCache::keep_quota(std::uint32_t site, std::uint64_t units) {
       if (EntryWord::state(word) != EntryState::kSealed || site_of(d) != site) continue;
       if (ClockByte::uses(byte) > 0) {
         memory_.set_clock_byte(segment, i, static_cast<std::uint8_t>(byte - 1));
+        fruitless = 0;
       } else if (!fits()) {
-        evict(memory_.link_to(segment, i, EntryWord::version(word)), d, word, nullptr);
+        const std::uint64_t gone =
+            evict(memory_.link_to(segment, i, EntryWord::version(word)), d, word, nullptr);
+        evicted += gone;
+        if (gone != 0 || (EntryWord::flags(word) & EntryWord::kUnsettled) != 0) fruitless = 0;
       }
     }
-    if (limbo_used_.count() > kLimbo / 2) reclaim(true);
+    if (evicted != seen && limbo_used_.count() > kLimbo / 2) {
+      seen = evicted;
+      reclaim(true);
+    }
   }
   reclaim(true);
   return fits();

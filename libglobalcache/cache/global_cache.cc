@@ -180,7 +180,8 @@ FindResult GlobalCache::find(const Key& key, Hit& hit) {
     result.found = Found::kHit;
     return true;
   });
-  if (end == WalkEnd::kDamaged || end == WalkEnd::kChanged) {
+  // Not when the chain kept changing: that is contention.
+  if (end == WalkEnd::kDamaged) {
     memory_.state(memory_.home_of(key.hash)).damage.fetch_add(1, kRelaxed);
   }
   if (end == WalkEnd::kDamaged && result.found == Found::kMiss) result.found = Found::kDamaged;
@@ -292,6 +293,9 @@ Begin GlobalCache::begin(const Key& key, Fill& fill, Link seen, bool insist) {
   d.sealed[kLengthsWord].store(
       std::bit_cast<std::array<std::uint64_t, kSealedWords>>(fields)[kLengthsWord], kRelaxed);
   d.sealed[kSumsWord].store(0, kRelaxed);
+  if (site != 0) {
+    memory_.set_clock_byte(link.segment(), link.index(), ClockByte::kUsed | ClockByte::site(site));
+  }
   // A purge that is not seen here sees the entry: it logs first and then looks.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   const std::uint64_t purges_seen = memory_.purge_log(link.segment()).next.load(kAcquire);

@@ -361,8 +361,12 @@ class GlobalCache final : public runtime::RecoverySteps {
   void add_ghost(std::uint32_t segment, std::uint64_t hash, std::uint64_t units);
   std::uint64_t evict(Link link, Descriptor& d, std::uint64_t word, const SiteUnits* reserves);
   std::uint64_t evict_arrival(std::uint32_t segment, const SiteUnits* reserves);
-  std::uint64_t evict_at_hand(std::uint32_t segment, const SiteUnits* reserves);
-  bool evict_until(std::uint32_t segment, std::uint64_t units, const SiteUnits* reserves);
+  std::uint64_t evict_at_hand(std::uint32_t segment, const SiteUnits* reserves, bool& others);
+  /// `nothing`: set if no entry there could go.
+  bool evict_until(std::uint32_t segment, std::uint64_t units, const SiteUnits* reserves,
+                   bool* nothing = nullptr);
+  bool is_reserved(const SealedFields& fields, const SiteUnits* reserves) const;
+  std::uint64_t filling_units(std::uint32_t site) const;
   bool keep_quota(std::uint32_t site, std::uint64_t units);
   void keep_inherited_limbo(runtime::RecoveryCounts& counts);
   void adopt_retired(Link link, Descriptor& d, std::uint32_t their_owner,
@@ -384,6 +388,8 @@ class GlobalCache final : public runtime::RecoverySteps {
   Index index_;
   Sites sites_;
   std::uint64_t next_recount_ns_ = 0;
+  /// Per node: until then all entries there are taken to be reserved.
+  std::array<std::atomic<std::uint64_t>, gsm::kMaxNodes> nothing_until_ns_{};
   CacheArea& area_;
   std::function<void(std::uint32_t)> wake_;
   PurgeMatcher purge_matcher_ = nullptr;

@@ -386,6 +386,13 @@ unsigned Repairer::mend_groups(const std::set<Place>& groups, bool in_doubt) {
     for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
       for (std::uint64_t i = 0; i < memory_.geometry().descriptors && !memory_.lost(segment); ++i) {
         if (!entry_at(segment, i, entry)) continue;
+        // Whoever frees it may have unchained the block of the cursor's extent already: then what is
+        // left was numbered wrongly.
+        if (const std::uint64_t cursor = EntryWord::cursor(entry.word);
+            EntryWord::state(entry.word) == EntryState::kRetired && cursor >= 2 &&
+            (cursor - 2) % kOverflowExtents == kOverflowExtents - 1) {
+          in_doubt = true;
+        }
         for (const Extent extent : entry.extents) {
           const auto it = owned.find({extent.segment(), extent.group()});
           if (it == owned.end()) continue;
@@ -562,6 +569,7 @@ void Repairer::watch(const std::atomic<bool>& stop) {
                            ? std::max<Clock::duration>(kPauseAfterHappening,
                                                        kPausePerWalkAfterHappening * walk)
                            : std::max<Clock::duration>(kLeastPause, kPausePerWalk * walk);
+    cache_.recount_sites();
     if (Clock::now() - last < pause) continue;
     evident = evidence();
     happened = happenings();

@@ -593,6 +593,16 @@ constexpr std::array kEntries = {
 };
 static_assert(kEntries.size() <= 64, "CachePolicy::set_rules has one bit per directive");
 
+constexpr std::uint64_t share_rules() {
+  std::uint64_t bits = 0;
+  for (std::size_t i = 0; i < kEntries.size(); ++i) {
+    const std::string_view name = kEntries[i].info.nginx_name;
+    if (name == "quota" || name == "reserve") bits |= std::uint64_t{1} << i;
+  }
+  return bits;
+}
+constexpr std::uint64_t kShareRules = share_rules();
+
 constexpr auto make_infos() {
   std::array<DirectiveInfo, kEntries.size()> infos{};
   for (std::size_t i = 0; i < infos.size(); ++i) infos[i] = kEntries[i].info;
@@ -621,7 +631,8 @@ bool matches_network(const Network& network, const Network& address) {
 std::string_view site_name(const CachePolicy& policy) noexcept {
   const auto none = [](const SpaceShare& share) { return share.bytes == 0 && share.permille == 0; };
   if (!policy.site.empty()) return policy.site;
-  if (none(policy.quota) && none(policy.reserve)) return {};
+  // Given as off: told apart too, so that what was noted before is withdrawn.
+  if (none(policy.quota) && none(policy.reserve) && (policy.set_rules & kShareRules) == 0) return {};
   return policy.key_base.empty() ? kUnnamedSite : std::string_view(policy.key_base);
 }
 

@@ -93,6 +93,25 @@ TEST_F(SitesTest, AboveItsQuotaASiteEvictsItsOwn) {
   expect_clean();
 }
 
+// Nobody can evict what is being filled: what does not fit beside it costs nothing.
+TEST_F(SitesTest, AFillThatCannotFitBesideAnotherEvictsNothing) {
+  const Member m = join();
+  const SiteRules limited{"limited", {kMiB, 0}, {}};
+  for (unsigned i = 0; i < 20; ++i) ASSERT_TRUE(put(m, &limited, "/l" + std::to_string(i), 9000));
+  Key asked = m.cache->make_key("/long");
+  asked.site = &limited;
+  Fill fill;
+  ASSERT_EQ(m.cache->begin(asked, fill, {}, true), Begin::kFilling);
+  fill.set_head({}, 700'000);
+  const std::string half = body_of("/long", 350'000);
+  ASSERT_EQ(fill.append(std::as_bytes(std::span(half))), Append::kOk);
+  EXPECT_FALSE(put(m, &limited, "/second", 500'000));
+  EXPECT_EQ(present(m, "/l", 20), 20U);
+  fill.abort();
+  EXPECT_TRUE(put(m, &limited, "/second", 500'000));
+  expect_clean();
+}
+
 TEST_F(SitesTest, WhatIsCountedIsWhatIsThere) {
   const Member m = join();
   const SiteRules site{"site", {}, {}};
@@ -142,6 +161,52 @@ TEST_F(SitesTest, AFullTableGivesNumbersOfSitesWithoutEntriesAway) {
   // Now all have entries: one more is not told apart, and stored all the same.
   EXPECT_EQ(m.cache->sites().number_of(sites[7]), 0U);
   EXPECT_TRUE(put(m, &sites[7], "/more", 100));
+}
+
+// Two nodes: what is on the first is all reserved.
+class SitesOfTwoNodes : public SitesTest {
+ protected:
+  SitesOfTwoNodes() {
+    gsm::DomainSpec spec;
+    spec.name = "nodes";
+    spec.nodes = 2;
+    spec.bytes_per_node = 8 * kMiB;
+    domain_ = api::create_in_memory(spec, 16, 128);
+  }
+};
+
+TEST_F(SitesOfTwoNodes, WhatIsReservedKeepsItsUsesWhenOthersAreEvicted) {
+  const Member m = join();
+  // Too few to leave the ring of arrivals.
+  for (unsigned i = 0; i < 60; ++i) ASSERT_TRUE(put(m, &kQuiet, "/q" + std::to_string(i), 9000));
+  for (unsigned uses = 0; uses < 3; ++uses) ASSERT_EQ(present(m, "/q", 60), 60U);
+  auto other = runtime::Instance::join(*domain_, liveness_, {.node = 1, .server = "server/2"});
+  ASSERT_TRUE(other);
+  const Member n{std::move(*other), nullptr};
+  GlobalCache cache(*domain_, *n.instance);
+  n.instance->activate();
+  Fill fill;
+  for (unsigned i = 0; i < 100; ++i) {
+    const std::string key = "/n" + std::to_string(i);
+    ASSERT_EQ(cache.begin(cache.make_key(key), fill, {}, true), Begin::kFilling);
+    ASSERT_TRUE(write(fill, key, 9000));
+  }
+  const Memory& memory = m.cache->memory();
+  const auto uses = [&] {
+    std::vector<std::uint8_t> bytes;
+    for (std::uint64_t i = 0; i < memory.geometry().descriptors; ++i) {
+      const std::uint8_t byte = memory.clock_byte(0, i);
+      if ((byte & ClockByte::kSite) == ClockByte::site(1)) bytes.push_back(byte);
+    }
+    return bytes;
+  };
+  const auto before = uses();
+  ASSERT_EQ(before.size(), 60U);
+  ASSERT_EQ(present(m, "/n", 100), 100U);
+  for (unsigned i = 0; i < 20; ++i) EXPECT_TRUE(m.cache->evict_some(0, 1)) << i;
+  EXPECT_EQ(uses(), before);
+  EXPECT_EQ(present(m, "/q", 60), 60U);
+  EXPECT_LT(present(m, "/n", 100), 100U);
 }
 
 TEST_F(SitesTest, LimitsAreThoseOfTheLastWhoStored) {

@@ -266,6 +266,22 @@ TEST(Inherit, TakesWhatTheChildDidNotSet) {
   EXPECT_EQ(configured_lifetime(grandchild, 200), 3600);
 }
 
+TEST(Site, IsToldApartWhenAShareIsGivenOrTakenBack) {
+  CachePolicy policy;
+  EXPECT_EQ(site_name(policy), "");
+  EXPECT_EQ(set(policy, "key_base", {"shop"}), "");
+  EXPECT_EQ(site_name(policy), "");
+  CachePolicy with = policy;
+  EXPECT_EQ(set(with, "reserve", {"50%"}), "");
+  EXPECT_EQ(site_name(with), "shop");
+  // Whoever stores then notes that there is none any more.
+  for (const char* directive : {"reserve", "quota"}) {
+    CachePolicy off = policy;
+    EXPECT_EQ(set(off, directive, {"off"}), "");
+    EXPECT_EQ(site_name(off), "shop") << directive;
+  }
+}
+
 TEST(Purge, IsLimitedToAddresses) {
   CachePolicy policy;
   EXPECT_FALSE(purge_allowed(policy, "127.0.0.1"));
