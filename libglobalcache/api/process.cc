@@ -100,13 +100,21 @@ void look_after_agent(mcs_process& process) {
   const std::uint32_t node = process.config.node;
   if (!process.liveness->held(runtime::kAgentByte + node)) {
     process.known_agent = 0;
-    runtime::start_agent(agent_program.fd.load(), process.config.spec.directory,
-                         process.config.spec.name, node, process.config.hang_limit_ms);
+    // Where it cannot run, a program that ends at once is not started at every tick for ever.
+    const std::uint64_t now = runtime::monotonic_ns();
+    if (process.agent_starts == 0 || now >= process.next_agent_start_ns) {
+      const std::uint64_t pause_ms = std::min<std::uint64_t>(250ULL << process.agent_starts, 30000);
+      process.agent_starts = std::min(process.agent_starts + 1, 10U);
+      process.next_agent_start_ns = now + pause_ms * 1000000;
+      runtime::start_agent(agent_program.fd.load(), process.config.spec.directory,
+                           process.config.spec.name, node, process.config.hang_limit_ms);
+    }
     // Until it is up, and also if it cannot be started.
     process.instance->recover_all("survivor's tick");
     process.cache->recount_sites();
     return;
   }
+  process.agent_starts = 0;
   const std::uint64_t agent = process.instance->events(node).agent.load(std::memory_order_acquire);
   if (agent_hangs(process, {agent})) {
     // Its exit makes room for another one.

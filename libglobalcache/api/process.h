@@ -61,6 +61,8 @@ struct mcs_process {
   // What this process has told the agent and read from the history.
   std::mutex tick_mutex;
   std::uint64_t known_agent = 0;
+  unsigned agent_starts = 0;  // since one was last seen
+  std::uint64_t next_agent_start_ns = 0;
   /// The agent's heartbeat, since when it has stood still, and how often that was seen.
   struct AgentSeen {
     std::uint64_t agent = 0;

@@ -253,6 +253,12 @@ bool Agent::anybody_else() const {
     const std::uint64_t word = instance_.control(slot).state.load(std::memory_order_acquire);
     const InstanceState state = StateWord::state(word);
     if (state == InstanceState::kFree || state == InstanceState::kInvalid) continue;
+    // Whether the processes of an expelled machine have ended is not known here, nor our concern.
+    const std::uint32_t node = instance_.slot(slot).node;
+    if (instance_.domain().separate_kernels() && node != instance_.node() &&
+        node < instance_.views().nodes() && !instance_.views().mine().has_member(node)) {
+      continue;
+    }
     if (std::strncmp(instance_.slot(slot).server, "mcs-", 4) != 0) return true;
   }
   return false;
@@ -349,6 +355,17 @@ void Agent::judge(std::uint32_t slot, Watched& watched) {
   if (holds_too_long(slot, watched, now) || stopped) end(slot, watched);
 }
 
+// Who was asleep himself has not seen whether others got on meanwhile: they may have slept too.
+void Agent::forget_measurements() {
+  for (auto& [slot, watched] : watched_) {
+    watched.stalled_since_ns = 0;
+    watched.blocked_seen = watched.blocked_last =
+        instance_.control(slot).blocked.load(std::memory_order_relaxed);
+    watched.blocked_last_ns = 0;
+    watched.holds.clear();
+  }
+}
+
 void Agent::look_around() {
   for (std::uint32_t slot = 0; slot < instance_.slot_count(); ++slot) {
     if (slot == instance_.slot_number()) continue;
@@ -391,10 +408,25 @@ bool Agent::has_ended(std::uint32_t node) const {
   for (std::uint32_t slot = 0; slot < instance_.slot_count(); ++slot) {
     const std::uint64_t word = instance_.control(slot).state.load(std::memory_order_acquire);
     const InstanceState state = StateWord::state(word);
-    if (state == InstanceState::kFree || state == InstanceState::kInvalid) continue;
-    if (instance_.slot(slot).node == node && instance_.liveness().held(slot)) return false;
+    if (state == InstanceState::kFree) continue;
+    // Of a slot whose memory is damaged or lost nobody can tell whose it is.
+    const bool may_be = state == InstanceState::kInvalid || instance_.slot(slot).node == node;
+    if (may_be && instance_.liveness().held(slot)) return false;
   }
   return true;
+}
+
+// On one kernel: changes while any process of the node gets on.
+std::uint64_t Agent::signs_of(std::uint32_t node) const {
+  std::uint64_t sum = 0;
+  for (std::uint32_t slot = 0; slot < instance_.slot_count(); ++slot) {
+    const std::uint64_t word = instance_.control(slot).state.load(std::memory_order_acquire);
+    if (StateWord::state(word) == InstanceState::kFree) continue;
+    const Slot& their = instance_.slot(slot);
+    if (their.node != node || !instance_.liveness().held(slot)) continue;
+    sum += their.heartbeat.load(std::memory_order_relaxed);
+  }
+  return sum;
 }
 
 void Agent::take_effect(const NodeWatch::Change& change) {
@@ -436,10 +468,11 @@ void Agent::watch_nodes(const std::atomic<bool>& stop) {
   const bool separate = instance_.domain().separate_kernels();
   options.limit_ms = options_.node_limit_ms != 0 ? options_.node_limit_ms
                      : separate                  ? 1000
-                                                 : std::max(1000U, options_.hang_limit_ms);
+                                                 : std::max(1000U, 2 * options_.hang_limit_ms);
   options.tick_ms = options_.beat_ms;
   if (!separate) {
     options.certainly_gone = [this](std::uint32_t node) { return has_ended(node); };
+    options.signs = [this](std::uint32_t node) { return signs_of(node); };
   }
   NodeWatch watch(instance_.views(), instance_.domain(), instance_.node(), options);
   while (!stop.load(std::memory_order_acquire)) {
@@ -510,6 +543,8 @@ bool Agent::run(const volatile bool* stop) {
       }
     }
     if (now - last_look < 100000000ULL) continue;
+    const std::uint64_t late_ns = std::max<std::uint64_t>(options_.hang_limit_ms / 2, 300) * 1000000;
+    if (last_look != 0 && now - last_look > late_ns) forget_measurements();
     last_look = now;
     instance_.tick();
     look_around();

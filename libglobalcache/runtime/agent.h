@@ -49,7 +49,7 @@ class Agent {
   struct Options {
     std::uint32_t hang_limit_ms = 5000;
     std::uint32_t linger_ms = 1500;  // how long to stay when nobody uses the domain
-    // How long another node may be silent. 0: the hang limit, where the kernel reports ends of
+    // How long another node may be silent. 0: twice the hang limit, where the kernel reports ends of
     // processes anyway, and a second where each node has a kernel of its own.
     std::uint32_t node_limit_ms = 0;
     std::uint32_t beat_ms = 50;
@@ -83,6 +83,7 @@ class Agent {
   };
   void receive_hellos();
   void look_around();
+  void forget_measurements();
   void judge(std::uint32_t slot, Watched& watched);
   bool is_stopped(std::uint32_t slot, Watched& watched, std::uint64_t now);
   bool holds_too_long(std::uint32_t slot, Watched& watched, std::uint64_t now);
@@ -92,6 +93,7 @@ class Agent {
   void watch_nodes(const std::atomic<bool>& stop);
   void take_effect(const NodeWatch::Change& change);
   bool has_ended(std::uint32_t node) const;
+  std::uint64_t signs_of(std::uint32_t node) const;
 
   Instance& instance_;
   std::string path_;

@@ -246,7 +246,10 @@ void Instance::activate() {
   std::uint64_t word = StateWord::make(InstanceState::kJoining, id_.incarnation());
   const std::uint64_t active = StateWord::make(InstanceState::kActive, id_.incarnation());
   const std::uint64_t expelled = StateWord::make(InstanceState::kExpelled, id_.incarnation());
-  if (!mine.state.compare_exchange_strong(word, is_outsider() ? expelled : active)) return;
+  if (!mine.state.compare_exchange_strong(word, is_outsider() ? expelled : active)) {
+    active_ = word == expelled;
+    return;
+  }
   active_ = true;
   // Whoever expels our node may have looked at this slot just before.
   views_.look();
@@ -354,11 +357,15 @@ unsigned Instance::expel_outsiders() {
   for (std::uint32_t number = 0; number < slot_count_; ++number) {
     const std::uint64_t word = control(number).state.load(std::memory_order_acquire);
     const InstanceState state = StateWord::state(word);
-    if (number == slot_number() || view.has_member(slot(number).node) ||
-        (state != InstanceState::kActive && state != InstanceState::kJoining)) {
-      continue;
-    }
-    if (expel(InstanceId::make(number, StateWord::incarnation(word)), "its node was expelled")) {
+    const InstanceId id = InstanceId::make(number, StateWord::incarnation(word));
+    // Until it has introduced itself, the rest of a joiner's slot tells of the owner before.
+    const bool known = state == InstanceState::kActive ||
+                       (state == InstanceState::kJoining &&
+                        slot(number).identity.load(std::memory_order_acquire) == id.value);
+    if (number == slot_number() || !known) continue;
+    const std::uint32_t node = slot(number).node;
+    if (node >= views_.nodes() || view.has_member(node)) continue;  // damaged: its owner mends it
+    if (expel(id, "its node was expelled")) {
       ++expelled;
     }
   }
@@ -647,6 +654,8 @@ void Instance::mend_own_words() {
     report_mended("state of an instance");
   }
   if (active_ && word == active) own_->identity.store(id_.value, std::memory_order_release);
+  // Others judge by it.
+  if (own_->node != options_.node) own_->node = options_.node;
   // A record that no thread uses names nothing.
   for (std::uint32_t i = 0; i < kOpRecords; ++i) {
     const std::uint32_t bit = 1U << i;

@@ -86,6 +86,19 @@ void NodeWatch::withdraw(std::uint32_t node, bool false_alarm, std::uint64_t now
   last_alarm_ns_ = now;
 }
 
+// While a node's agent is silent: whether its other processes are not. An agent may be traced, or have
+// died and be unable to start again.
+bool NodeWatch::gives_signs(std::uint32_t node, std::uint64_t now) {
+  Other& other = others_[node];
+  if (!options_.signs || now - other.since_ns < 2ULL * options_.tick_ms * 1000000) return false;
+  const std::uint64_t signs = options_.signs(node);
+  if (signs != other.signs) {
+    other.signs = signs;
+    other.signs_ns = now;
+  }
+  return other.signs_ns > other.since_ns && now - other.signs_ns < limit_ns(node);
+}
+
 void NodeWatch::observe(const View& view, std::uint64_t now) {
   if (doubt_ > 1 && now - last_alarm_ns_ > kDoubtFadesNs) {
     doubt_ /= 2;
@@ -104,7 +117,7 @@ void NodeWatch::observe(const View& view, std::uint64_t now) {
       other.heartbeat = heartbeat;
       other.since_ns = now;
     }
-    if (!view.has_member(node) || heartbeat == 0) {
+    if (!view.has_member(node) || heartbeat == 0 || gives_signs(node, now)) {
       withdraw(node, false, now);
     } else if (now - other.since_ns >= limit_ns(node)) {
       accused_ = static_cast<std::uint16_t>(accused_ | bit(node));
@@ -184,8 +197,9 @@ std::uint16_t NodeWatch::to_expel(const View& view, std::uint64_t now, const cha
   return expelled;
 }
 
-// Segments that nobody reaches any more. A member that beats and reaches one that we do not tells that
-// the failure is ours.
+// Segments that nobody reaches any more. Where nodes have kernels of their own, a member that beats and
+// reaches one that we do not tells that the failure is ours. On one kernel it has only not met the loss
+// yet: what one process finds lost is lost to all.
 std::uint16_t NodeWatch::to_drop(const View& view, std::uint64_t now) {
   std::uint16_t dropped = 0;
   for (std::uint32_t segment = 0; segment < views_.nodes(); ++segment) {
@@ -197,7 +211,7 @@ std::uint16_t NodeWatch::to_drop(const View& view, std::uint64_t now) {
       if (node == node_ || !view.has_member(node) || other.heartbeat == 0) continue;
       if (other.beats - loss.beats[node] < 2) {
         heard_all = false;
-      } else if ((other.heartbeat >> segment & 1) != 0) {
+      } else if (!options_.certainly_gone && (other.heartbeat >> segment & 1) != 0) {
         cut_off_ = true;
       }
     }
@@ -209,16 +223,28 @@ std::uint16_t NodeWatch::to_drop(const View& view, std::uint64_t now) {
   return dropped;
 }
 
-std::uint16_t NodeWatch::to_admit(const View& view) const {
+std::uint16_t NodeWatch::to_admit(const View& view, std::uint64_t now) const {
   std::uint16_t admitted = 0;
   for (std::uint32_t node = 0; node < views_.nodes(); ++node) {
     if (view.has_member(node) || node == node_) continue;
     const Other& other = others_[node];
-    if (other.beats != 0 && read(&ViewArea::asks, node) != 0) {
+    // Who died while it asked would be admitted and expelled again for ever.
+    const bool beats = other.beats != 0 && now - other.since_ns < 2ULL * options_.tick_ms * 1000000;
+    if (beats && read(&ViewArea::asks, node) != 0) {
       admitted = static_cast<std::uint16_t>(admitted | bit(node));
     }
   }
   return admitted;
+}
+
+// Members that may still live.
+std::uint16_t NodeWatch::not_gone(const View& view) const {
+  std::uint16_t left = 0;
+  for (std::uint32_t node = 0; node < views_.nodes(); ++node) {
+    if (node == node_ || !view.has_member(node)) continue;
+    if (!options_.certainly_gone(node)) left = static_cast<std::uint16_t>(left | bit(node));
+  }
+  return left;
 }
 
 NodeWatch::Change NodeWatch::tick(std::uint64_t now) {
@@ -230,6 +256,12 @@ NodeWatch::Change NodeWatch::tick(std::uint64_t now) {
   const View view = views_.look();
   change.now = view;
   if (view.generation == 0) return change;
+  if (options_.certainly_gone) {
+    // All read the same hints, whoever has met the loss.
+    for (std::uint32_t segment = 0; segment < views_.nodes(); ++segment) {
+      if (!view.has_segment(segment)) domain_.segment(segment).mark_lost();
+    }
+  }
   if (late) forget_measurements(now);
   if (view.generation != accused_in_) {
     accused_ = shared_ = 0;
@@ -253,8 +285,13 @@ NodeWatch::Change NodeWatch::tick(std::uint64_t now) {
       return view.has_member(node) && other.heartbeat != 0 && now - other.since_ns < limit_ns(node_);
     });
     if (heard || alone_since_ns_ == 0) alone_since_ns_ = now;
-    if (now - alone_since_ns_ < limit_ns(node_)) return change;
-    propose(bit(node_), view.segments, "nobody else is left");
+    const bool waited = now - alone_since_ns_ >= limit_ns(node_);
+    // Certain evidence needs no waiting, and without it nobody is left out: a member without an agent
+    // is silent too, and one that is silent for long is judged once we are a member.
+    const std::uint16_t others = options_.certainly_gone ? not_gone(view) : std::uint16_t{0};
+    if (!waited && (!options_.certainly_gone || others != 0)) return change;
+    propose(static_cast<std::uint16_t>(bit(node_) | others), view.segments,
+            others == 0 ? "nobody else is left" : "nobody else speaks");
     return change;
   }
   alone_since_ns_ = 0;
@@ -270,7 +307,7 @@ NodeWatch::Change NodeWatch::tick(std::uint64_t now) {
     }
     return change;
   }
-  const std::uint16_t admitted = to_admit(view);
+  const std::uint16_t admitted = to_admit(view, now);
   if (expelled == 0 && dropped == 0 && admitted != 0) cause = "it asked to be admitted";
   const auto members = static_cast<std::uint16_t>((view.members & ~expelled) | admitted);
   const auto segments = static_cast<std::uint16_t>(view.segments & ~dropped);

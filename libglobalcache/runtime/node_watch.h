@@ -29,6 +29,9 @@ class NodeWatch {
     /// Whether all processes of a node have ended, by evidence that needs no second opinion. Empty:
     /// there is no such evidence, since nodes have kernels of their own.
     std::function<bool(std::uint32_t node)> certainly_gone;
+    /// With certainly_gone: a number that changes while a process of the node gets on, its agent or
+    /// not. Only a node that gives no such sign either is judged.
+    std::function<std::uint64_t(std::uint32_t node)> signs;
   };
   /// What a tick led to. The causes are constants.
   struct Change {
@@ -57,6 +60,8 @@ class NodeWatch {
   struct Other {
     std::uint64_t heartbeat = 0;
     std::uint64_t since_ns = 0;
+    std::uint64_t signs = 0;
+    std::uint64_t signs_ns = 0;  // when they last changed, looked at only while the heartbeat stands
     std::uint32_t beats = 0;
     bool known = false;
   };
@@ -70,12 +75,14 @@ class NodeWatch {
   void beat(std::uint64_t now);
   void forget_measurements(std::uint64_t now);
   void observe(const View& view, std::uint64_t now);
+  bool gives_signs(std::uint32_t node, std::uint64_t now);
   void accuse(const View& view);
   void withdraw(std::uint32_t node, bool false_alarm, std::uint64_t now);
   bool second_voice(const View& view, std::uint32_t node) const;
   std::uint16_t to_expel(const View& view, std::uint64_t now, const char*& cause);
   std::uint16_t to_drop(const View& view, std::uint64_t now);
-  std::uint16_t to_admit(const View& view) const;
+  std::uint16_t to_admit(const View& view, std::uint64_t now) const;
+  std::uint16_t not_gone(const View& view) const;
   std::uint64_t limit_ns(std::uint32_t node) const;
 
   Views& views_;

@@ -361,6 +361,23 @@ std::function<void()> take_group(Member& m) {
   return [op] { delete op; };
 }
 
+// As when a machine sleeps and wakes: the agent may look before anybody else has had a turn.
+TEST_F(HungHolderTest, AnAgentThatWasAsleepItselfJudgesNobodyByIt) {
+  held_up_ = true;
+  start_child(take_bucket);
+  for (unsigned round = 0; round < 5; ++round) {
+    const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(kHangLimitMs + 100);
+    while (std::chrono::steady_clock::now() < until) store(*survivor_.cache, kKey);
+    const unsigned before = ticks_;
+    held_up_ = false;
+    while (ticks_ == before) std::this_thread::yield();
+    held_up_ = true;
+  }
+  EXPECT_EQ(::waitpid(child_, nullptr, WNOHANG), 0);
+  held_up_ = false;
+  expect_killed_and_recovered([&] { store(*survivor_.cache, kKey); });
+}
+
 TEST_F(HungHolderTest, WhoHoldsAGroupOthersNeedIsKilledAndRecovered) {
   start_child(take_group);
   // Its space cannot be given back while the group is locked.

@@ -227,6 +227,81 @@ TEST(NodeWatch, ALostSegmentLeavesTheView) {
   EXPECT_GT(cluster.ms_until(0, 5), 0);
 }
 
+TEST(NodeWatch, OnOneKernelWhoMeetsALossFirstDoesNotLeave) {
+  gsm::DomainSpec spec = watched_spec(3);
+  char name[] = "/dev/shm/mcs-watch-test-XXXXXX";
+  ASSERT_NE(::mkdtemp(name), nullptr);
+  spec.directory = name;
+  {
+    Cluster cluster;
+    NodeWatch::Options options;
+    options.certainly_gone = [](std::uint32_t) { return false; };
+    std::vector<std::unique_ptr<gsm::Domain>> domains;
+    domains.push_back(std::move(api::create(spec).value()));
+    domains.push_back(std::move(cache::open(name, spec.name).value()));
+    domains.push_back(std::move(cache::open(name, spec.name).value()));
+    for (std::uint32_t node = 0; node < 3; ++node) cluster.add(node, *domains[node], options);
+    cluster.run(3000);
+    domains[1]->segment(0).mark_lost();
+    cluster.run(1000);
+    for (std::size_t i = 0; i < 3; ++i) {
+      EXPECT_FALSE(cluster.agent(i).cut_off()) << i;
+      EXPECT_EQ(cluster.view(i), (View{2, 7, 6})) << i;
+      EXPECT_TRUE(domains[i]->segment(0).lost()) << "all read the same hints";
+    }
+    cluster.run(10000);
+    EXPECT_EQ(cluster.view(0).generation, 2U);
+  }
+  std::filesystem::remove_all(name);
+}
+
+TEST(NodeWatch, WhoseProcessesGetOnWithoutItsAgentStays) {
+  for (const std::uint32_t nodes : {2U, 3U}) {
+    Cluster cluster;
+    const auto domain = api::create_in_memory(watched_spec(nodes), 8 * nodes, 128);
+    std::uint64_t signs = 7;
+    bool get_on = true;
+    NodeWatch::Options options;
+    options.certainly_gone = [](std::uint32_t) { return false; };
+    options.signs = [&](std::uint32_t) { return get_on ? ++signs : signs; };
+    for (std::uint32_t node = 0; node < nodes; ++node) cluster.add(node, *domain, options);
+    cluster.run(3000);
+    cluster.asleep = {1};
+    cluster.run(20000);
+    EXPECT_EQ(cluster.view(0).generation, 1U);
+    get_on = false;
+    const int ms = cluster.ms_until(0, nodes == 2 ? 1 : 5);
+    EXPECT_GE(ms, static_cast<int>(kLimit) - 100);
+    EXPECT_LE(ms, static_cast<int>(2 * kLimit));
+  }
+}
+
+TEST(NodeWatch, WhoReturnsToACertainlyEmptyDomainDoesNotWait) {
+  Cluster cluster;
+  const auto domain = api::create_in_memory(watched_spec(3), 24, 128);
+  std::set<std::uint32_t> gone;
+  NodeWatch::Options options;
+  options.certainly_gone = [&](std::uint32_t node) { return gone.contains(node); };
+  for (std::uint32_t node = 0; node < 3; ++node) cluster.add(node, *domain, options);
+  cluster.run(3000);
+  cluster.asleep = {1};
+  gone = {1};
+  ASSERT_GT(cluster.ms_until(0, 5), 0);
+  // Node 2 has no agent any more, but may live.
+  cluster.run(200);
+  cluster.agent(2).rest();
+  cluster.asleep = {0, 2};
+  gone = {0};
+  EXPECT_GE(cluster.ms_until(1, 6), static_cast<int>(kLimit) - 100) << "node 2 is not left out";
+  cluster.asleep = {0, 1};
+  gone = {0, 1};
+  cluster.run(300);
+  ASSERT_EQ(cluster.view(2).members, 4);
+  cluster.asleep = {0, 2};
+  gone = {0, 2};
+  EXPECT_LE(cluster.ms_until(1, 2), 200);
+}
+
 TEST(NodeWatch, TheLastOneAdmitsItself) {
   Cluster cluster(2);
   cluster.run(3000);
@@ -315,6 +390,21 @@ TEST_F(OutsiderTest, WhoIsAboutToBecomeActiveDoesNot) {
   EXPECT_EQ(insider_->expel_outsiders(), 2U);
   (*joining)->activate();
   EXPECT_EQ(state(**joining), InstanceState::kExpelled);
+}
+
+TEST_F(OutsiderTest, WhoseWordsTellAWrongNodeIsJudgedWhenTheyAreMended) {
+  begin(false);
+  auto joining = Instance::join(*domain_, liveness_, {.node = 1, .server = "test/1"});
+  (*joining)->own().identity.store(0);  // has not introduced itself
+  outsider_->own().node = 0xdeadbeef;
+  decide(1);
+  EXPECT_EQ(insider_->expel_outsiders(), 0U);
+  outsider_->tick();
+  EXPECT_EQ(outsider_->own().node, 1U);
+  EXPECT_EQ(insider_->expel_outsiders(), 1U);
+  EXPECT_EQ(state(*outsider_), InstanceState::kExpelled);
+  (*joining)->activate();
+  EXPECT_EQ(state(**joining), InstanceState::kExpelled) << "it looks for itself";
 }
 
 TEST_F(OutsiderTest, OtherKernelsProcessesAreJudgedByTheirOwnNodeOnly) {
