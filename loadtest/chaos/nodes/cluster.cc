@@ -189,20 +189,6 @@ std::uint64_t Cluster::kill_node(std::uint32_t node) {
   return now;
 }
 
-void Cluster::lose_memory(std::uint32_t node) {
-  const std::string file = fmt::format("{}/segment.{}.{}", domain_->path(), node,
-                                       domain_->segment(node).incarnation());
-  if (::truncate(file.c_str(), 0) != 0) std::perror(file.c_str());
-}
-
-Result<void> Cluster::restore_memory(std::uint32_t node) {
-  const auto done =
-      run_process({tool_file("gsm-emu").string(), "restore", name_, std::to_string(node)});
-  if (!done) return tl::unexpected(done.error());
-  if (!done->ok()) return fail("gsm-emu restore: {}", done->describe());
-  return look_from_outside();
-}
-
 std::uint64_t Cluster::freeze_node(std::uint32_t node) {
   const std::vector<pid_t> pids = processes(node);
   const std::uint64_t now = monotonic_ns();

@@ -55,8 +55,6 @@ class Cluster {
   std::uint32_t nodes() const { return options_.nodes; }
   /// SIGKILL to every process of the node at once. When, CLOCK_MONOTONIC.
   std::uint64_t kill_node(std::uint32_t node);
-  void lose_memory(std::uint32_t node);
-  Result<void> restore_memory(std::uint32_t node);
   /// SIGSTOP and SIGCONT to every process of the node.
   std::uint64_t freeze_node(std::uint32_t node);
   void thaw_node(std::uint32_t node);
