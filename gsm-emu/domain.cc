@@ -22,6 +22,8 @@
 #include <numeric>
 #include <random>
 
+#include "gsm-emu/internal/place.h"
+
 namespace mcs::gsm {
 namespace {
 
@@ -115,6 +117,7 @@ SegmentHeader make_header(const DomainSpec& spec, const Geometry& geometry, std:
   header.size = spec.bytes_per_node / kPageSize * kPageSize;
   header.meta_bytes = geometry.meta_bytes;
   header.flags = spec.separate_kernels ? kSeparateKernels : 0;
+  header.node_limit_ms = spec.node_limit_ms;
   header.remote_penalty_percent = spec.remote_penalty_percent;
   if (spec.remote_penalty_percent > 100) {
     header.remote_extra_ns =
@@ -122,6 +125,23 @@ SegmentHeader make_header(const DomainSpec& spec, const Geometry& geometry, std:
   }
   std::copy(geometry.user.begin(), geometry.user.end(), header.user);
   return header;
+}
+
+// What a domain's directory has besides segments. Then it is its owner's.
+Result<void> admit_others(const std::string& build, const Ids& ids, unsigned mode) {
+  const std::string live = build + "/live";
+  const int live_fd = ::open(live.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, mode & 0666);
+  if (live_fd < 0) {
+    return fail(ErrorCode::kSystem, fmt::format("cannot create {}: {}", live, std::strerror(errno)));
+  }
+  ::fchmod(live_fd, mode & 0666);
+  ::close(live_fd);
+  if (auto ok = give(live, ids); !ok) return ok;
+  if (auto ok = give(build, ids); !ok) return ok;
+  // Whoever may read the segments may search the directory and make sockets in it.
+  const unsigned directory_mode = (mode & 0666) | ((mode & 0444) >> 2);
+  ::chmod(build.c_str(), directory_mode);
+  return {};
 }
 
 Result<void> check_spec(const DomainSpec& spec, const Geometry& geometry) {
@@ -165,6 +185,7 @@ std::string Domain::path_of(const std::string& directory, const std::string& nam
 Result<std::unique_ptr<Domain>> Domain::create(const DomainSpec& spec, const Geometry& geometry,
                                                const Format& format) {
   if (auto ok = check_spec(spec, geometry); !ok) return tl::unexpected(ok.error());
+  if (!spec.device.empty()) return create_on_device(spec, geometry, format);
   const auto ids = resolve_owner(spec);
   if (!ids) return tl::unexpected(ids.error());
   remove_abandoned_builds(spec.directory);
@@ -213,18 +234,7 @@ Result<std::unique_ptr<Domain>> Domain::create(const DomainSpec& spec, const Geo
     if (auto ok = give(file, *ids); !ok) return tl::unexpected(ok.error());
     domain->segments_.push_back(std::move(*segment));
   }
-  const std::string live = build + "/live";
-  const int live_fd = ::open(live.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, spec.mode & 0666);
-  if (live_fd < 0) {
-    return fail(ErrorCode::kSystem, fmt::format("cannot create {}: {}", live, std::strerror(errno)));
-  }
-  ::fchmod(live_fd, spec.mode & 0666);
-  ::close(live_fd);
-  if (auto ok = give(live, *ids); !ok) return tl::unexpected(ok.error());
-  if (auto ok = give(build, *ids); !ok) return tl::unexpected(ok.error());
-  // Whoever may read the segments may search the directory and make sockets in it.
-  const unsigned directory_mode = (spec.mode & 0666) | ((spec.mode & 0444) >> 2);
-  ::chmod(build.c_str(), directory_mode);
+  if (auto ok = admit_others(build, *ids, spec.mode); !ok) return tl::unexpected(ok.error());
   domain->path_ = path_of(spec.directory, spec.name, spec.layout_hash);
   domain->name_ = spec.name;
   if (::rename(build.c_str(), domain->path_.c_str()) != 0) {
@@ -294,6 +304,75 @@ Result<std::unique_ptr<Domain>> Domain::open(const std::string& directory,
     domain->segments_.push_back(std::move(*segment));
   }
   return domain;
+}
+
+Result<std::unique_ptr<Domain>> Domain::create_on_device(const DomainSpec& spec,
+                                                         const Geometry& geometry,
+                                                         const Format& format) {
+  const std::string path = path_of(spec.directory, spec.name, spec.layout_hash);
+  if (::access(path.c_str(), F_OK) == 0) {
+    return fail(ErrorCode::kExists, fmt::format("domain {} exists already", spec.name));
+  }
+  const std::uint64_t id = random_u64();
+  const std::uint64_t seed = random_u64();
+  std::vector<std::unique_ptr<Segment>> segments;
+  for (std::uint32_t node = 0; node < spec.nodes; ++node) {
+    const SegmentHeader header = make_header(spec, geometry, node, id, seed);
+    auto segment = Segment::create_on(spec.device, node * header.size, header);
+    if (!segment) return tl::unexpected(segment.error());
+    segments.push_back(std::move(*segment));
+  }
+  for (auto& segment : segments) format(*segment);
+  // The first one's last, by which the device is known to hold a domain.
+  for (std::uint32_t node = spec.nodes; node-- > 0;) {
+    if (!segments[node]->restore_header()) {
+      return fail(ErrorCode::kLost, fmt::format("{} cannot be written", spec.device));
+    }
+  }
+  return attach(spec);
+}
+
+Result<std::unique_ptr<Domain>> Domain::attach(const DomainSpec& here) {
+  const auto ids = resolve_owner(here);
+  if (!ids) return tl::unexpected(ids.error());
+  remove_abandoned_builds(here.directory);
+  std::string build = fmt::format("{}/{}attach.XXXXXX", here.directory, kBuildPrefix);
+  if (::mkdtemp(build.data()) == nullptr) {
+    return fail(errno == EACCES ? ErrorCode::kPermission : ErrorCode::kSystem,
+                fmt::format("cannot attach a domain in {}: {}; give it a writable tmpfs",
+                            here.directory, std::strerror(errno)));
+  }
+  struct Cleanup {
+    std::string path;
+    ~Cleanup() {
+      std::error_code ignored;
+      fs::remove_all(path, ignored);
+    }
+  } cleanup{build};
+  // The first segment says how large all are, and how many.
+  Place place{here.device, 0, 0};
+  std::string name;
+  for (std::uint32_t node = 0, nodes = 1; node < nodes; ++node) {
+    auto header = Segment::header_on(here.device, place.offset);
+    if (!header) return tl::unexpected(header.error());
+    place.bytes = header->size;
+    const std::string file = fmt::format("{}/segment.{}.{}", build, node, header->incarnation);
+    if (auto ok = write_place(file, place, here.mode & 0666); !ok) return tl::unexpected(ok.error());
+    if (auto ok = give(file, *ids); !ok) return tl::unexpected(ok.error());
+    const auto segment = Segment::open(file, here.layout_hash);
+    if (!segment) return tl::unexpected(segment.error());
+    nodes = header->node_count;
+    name = header->domain;
+    place.offset += place.bytes;
+  }
+  if (auto ok = check_name(name); !ok) return tl::unexpected(ok.error());
+  if (auto ok = admit_others(build, *ids, here.mode); !ok) return tl::unexpected(ok.error());
+  if (::rename(build.c_str(), path_of(here.directory, name, here.layout_hash).c_str()) != 0) {
+    return fail(errno == EEXIST || errno == ENOTEMPTY ? ErrorCode::kExists : ErrorCode::kSystem,
+                fmt::format("cannot attach domain {} in {}: {}", name, here.directory,
+                            std::strerror(errno)));
+  }
+  return open(here.directory, name, here.layout_hash);
 }
 
 std::unique_ptr<Domain> Domain::in_memory(const DomainSpec& spec, const Geometry& geometry,

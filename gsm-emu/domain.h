@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // A domain: one emulated multicomputer, that is, a directory on a tmpfs with one segment file per
 // node. Everything that is true only of this emulation (paths, files, rename) stays in this room;
-// a DAX device or an ivshmem BAR would offer the same interface.
+// a DAX device would offer the same interface, and an ivshmem BAR does: device.cc.
 //
 //   DIR/mcs-NAME.LAYOUT/            LAYOUT: 8 hex digits of the build's layout hash, so that a build
-//     segment.<node>.<incarnation>  with other structures starts a domain beside the old one
+//     segment.<node>.<incarnation>  with other structures starts a domain beside the old one; where
+//                                   segments lie on a device, this says where (internal/place.h)
 //     live                          liveness locks (one byte per instance), see runtime/liveness.h
 //     wake.<slot>, agent.<node>     sockets of instances, made by the rooms above
 //
@@ -37,6 +38,8 @@ struct DomainSpec {
   std::uint32_t mode = 0600;
   std::uint32_t remote_penalty_percent = 100;
   bool separate_kernels = false;
+  std::uint32_t node_limit_ms = 0;  // how long a node's heartbeat may stand still; 0: the default
+  std::string device;  // segments lie on it, one after the other; empty: in files of the directory
 };
 
 /// What the layers above need in each segment.
@@ -61,6 +64,10 @@ class Domain {
   /// can see it. kExists: somebody else published it first (open it then).
   static Result<std::unique_ptr<Domain>> create(const DomainSpec& spec, const Geometry& geometry,
                                                 const Format& format);
+  /// Make the domain that lies on the device `here.device` known below here.directory, with the owner,
+  /// group and mode of `here`, and map it. Of a device that several kernels see each one has to be told;
+  /// what only one kernel knows (liveness locks, sockets) lies in its own directory.
+  static Result<std::unique_ptr<Domain>> attach(const DomainSpec& here);
   /// Map an existing domain, each node's newest segment.
   static Result<std::unique_ptr<Domain>> open(const std::string& directory,
                                               const std::string& name, std::uint64_t layout_hash);
@@ -79,12 +86,16 @@ class Domain {
   /// The segment of a node; never null.
   Segment& segment(std::uint32_t node) const { return *segments_[node]; }
   const SegmentHeader& header() const { return segments_.front()->header(); }
+  bool on_device() const { return segment(0).on_device(); }
   bool separate_kernels() const { return (header().flags & kSeparateKernels) != 0; }
   /// From which node this process looks at the domain.
   void set_viewer(std::uint32_t node);
 
  private:
   Domain() = default;
+  static Result<std::unique_ptr<Domain>> create_on_device(const DomainSpec& spec,
+                                                          const Geometry& geometry,
+                                                          const Format& format);
   std::string path_;
   std::string name_;
   std::vector<std::unique_ptr<Segment>> segments_;

@@ -17,6 +17,7 @@
 #include <new>
 
 #include "gsm-emu/fault.h"
+#include "gsm-emu/internal/place.h"
 #include "gsm-emu/internal/sent_pages.h"
 
 namespace mcs::gsm {
@@ -85,6 +86,13 @@ Result<void> check_header(const SegmentHeader& header, const std::string& path, 
   return {};
 }
 
+void seal(SegmentHeader& header) {
+  header.magic = kSegmentMagic;
+  header.header_version = kHeaderVersion;
+  header.header_bytes = sizeof(SegmentHeader);
+  header.checksum = header_checksum(header);
+}
+
 }  // namespace
 
 // A lost segment is a truncated file, which a write would grow again, as a hole of zeros that faults
@@ -100,10 +108,11 @@ Result<void> Segment::map(const std::string& path) {
     const bip::file_mapping readable(path.c_str(), bip::read_only);
     regions_ = std::make_unique<Regions>();
     regions_->metadata =
-        bip::mapped_region(writable, bip::read_write, 0, static_cast<std::size_t>(header_.meta_bytes));
-    regions_->payload =
-        bip::mapped_region(readable, bip::read_only, static_cast<bip::offset_t>(header_.meta_bytes),
-                           static_cast<std::size_t>(payload_bytes()));
+        bip::mapped_region(writable, bip::read_write, static_cast<bip::offset_t>(base_),
+                           static_cast<std::size_t>(header_.meta_bytes));
+    regions_->payload = bip::mapped_region(
+        readable, bip::read_only, static_cast<bip::offset_t>(base_ + header_.meta_bytes),
+        static_cast<std::size_t>(payload_bytes()));
   } catch (const bip::interprocess_exception& e) {
     return tl::unexpected(system_error("cannot map " + path, e.get_native_error()));
   }
@@ -119,6 +128,81 @@ Result<void> Segment::map(const std::string& path) {
   return {};
 }
 
+// The header, of what cannot be read.
+static bool copy_mapped(int fd, std::uint64_t offset, SegmentHeader& header) {
+  void* page = ::mmap(nullptr, kPageSize, PROT_READ, MAP_SHARED, fd, static_cast<off_t>(offset));
+  if (page == MAP_FAILED) return false;
+  std::memcpy(&header, page, sizeof header);
+  ::munmap(page, kPageSize);
+  return true;
+}
+
+Result<std::unique_ptr<Segment>> Segment::open_on_device(const std::string& path, const Place& place,
+                                                         std::uint64_t layout_hash) {
+  std::unique_ptr<Segment> segment(new Segment);
+  segment->on_device_ = true;
+  segment->base_ = place.offset;
+  segment->fd_ = ::open(place.device.c_str(), O_RDWR | O_CLOEXEC);
+  if (segment->fd_ < 0) return tl::unexpected(system_error("cannot open " + place.device, errno));
+  struct stat info {};
+  if (::fstat(segment->fd_, &info) != 0 || place.offset % kPageSize != 0 ||
+      place.offset > static_cast<std::uint64_t>(info.st_size) ||
+      place.bytes > static_cast<std::uint64_t>(info.st_size) - place.offset ||
+      place.bytes < sizeof(SegmentHeader) ||
+      !copy_mapped(segment->fd_, place.offset, segment->header_)) {
+    return fail(ErrorCode::kDamaged,
+                fmt::format("{} says that a segment lies at byte {} of {}, which is {} bytes long and "
+                            "cannot be mapped there; remove the domain with 'gsm-emu down' and attach "
+                            "it again",
+                            path, place.offset, place.device, info.st_size));
+  }
+  if (auto ok = check_header(segment->header_, path, static_cast<off_t>(place.bytes), layout_hash);
+      !ok) {
+    return tl::unexpected(ok.error());
+  }
+  if (auto ok = segment->map(place.device); !ok) return tl::unexpected(ok.error());
+  segment->protect(0, kPageSize);
+  return segment;
+}
+
+Result<SegmentHeader> Segment::header_on(const std::string& device, std::uint64_t offset) {
+  SegmentHeader header{};
+  const int fd = ::open(device.c_str(), O_RDWR | O_CLOEXEC);
+  if (fd < 0) return tl::unexpected(system_error("cannot open " + device, errno));
+  struct stat info {};
+  const bool copied = ::fstat(fd, &info) == 0 &&
+                      static_cast<std::uint64_t>(info.st_size) >= offset + kPageSize &&
+                      copy_mapped(fd, offset, header);
+  ::close(fd);
+  if (!copied || header.magic != kSegmentMagic || header.checksum != header_checksum(header)) {
+    return fail(ErrorCode::kDamaged, fmt::format("no MCS segment lies at byte {} of {}; make a domain "
+                                                 "there first with 'gsm-emu up NAME --device {}'",
+                                                 offset, device, device));
+  }
+  return header;
+}
+
+Result<std::unique_ptr<Segment>> Segment::create_on(const std::string& device, std::uint64_t offset,
+                                                    SegmentHeader header) {
+  std::unique_ptr<Segment> segment(new Segment);
+  segment->on_device_ = true;
+  segment->base_ = offset;
+  segment->fd_ = ::open(device.c_str(), O_RDWR | O_CLOEXEC);
+  if (segment->fd_ < 0) return tl::unexpected(system_error("cannot open " + device, errno));
+  struct stat info {};
+  if (::fstat(segment->fd_, &info) != 0 ||
+      static_cast<std::uint64_t>(info.st_size) < offset + header.size) {
+    return fail(ErrorCode::kNoSpace,
+                fmt::format("{} has only {} MiB: use less memory per node, or a larger device", device,
+                            info.st_size >> 20));
+  }
+  seal(header);
+  segment->header_ = header;
+  if (auto ok = segment->map(device); !ok) return tl::unexpected(ok.error());
+  std::memset(segment->metadata_, 0, header.meta_bytes);
+  return segment;
+}
+
 Result<std::unique_ptr<Segment>> Segment::open(const std::string& path,
                                                std::uint64_t layout_hash) {
   std::unique_ptr<Segment> segment(new Segment);
@@ -128,6 +212,7 @@ Result<std::unique_ptr<Segment>> Segment::open(const std::string& path,
   if (::fstat(segment->fd_, &info) != 0) {
     return tl::unexpected(system_error("cannot stat " + path, errno));
   }
+  if (const auto place = read_place(segment->fd_)) return open_on_device(path, *place, layout_hash);
   // Checked on a private copy: a hostile or dying writer may change the file under our eyes.
   const ssize_t got = ::pread(segment->fd_, &segment->header_, sizeof(SegmentHeader), 0);
   if (got != static_cast<ssize_t>(sizeof(SegmentHeader))) {
@@ -161,10 +246,7 @@ Result<std::unique_ptr<Segment>> Segment::create(const std::string& path, Segmen
     return tl::unexpected(system_error("cannot allocate " + path, error));
   }
   ::fchmod(segment->fd_, mode);
-  header.magic = kSegmentMagic;
-  header.header_version = kHeaderVersion;
-  header.header_bytes = sizeof(SegmentHeader);
-  header.checksum = header_checksum(header);
+  seal(header);
   segment->header_ = header;
   if (::pwrite(segment->fd_, &header, sizeof header, 0) != static_cast<ssize_t>(sizeof header)) {
     return tl::unexpected(system_error("cannot write " + path, errno));
@@ -175,10 +257,7 @@ Result<std::unique_ptr<Segment>> Segment::create(const std::string& path, Segmen
 
 std::unique_ptr<Segment> Segment::in_memory(SegmentHeader header) {
   std::unique_ptr<Segment> segment(new Segment);
-  header.magic = kSegmentMagic;
-  header.header_version = kHeaderVersion;
-  header.header_bytes = sizeof(SegmentHeader);
-  header.checksum = header_checksum(header);
+  seal(header);
   segment->header_ = header;
   segment->in_memory_ = true;
   void* memory = ::mmap(nullptr, header.size, PROT_READ | PROT_WRITE,
@@ -205,6 +284,16 @@ bool Segment::write_payload(std::uint64_t offset, std::span<const std::byte> byt
     std::memcpy(payload_ + offset, bytes.data(), bytes.size());
     return true;
   }
+  if (on_device_) {
+    // Writable for no longer than it takes.
+    const std::uint64_t at = header_.meta_bytes + offset;
+    const std::uint64_t first = at / kPageSize * kPageSize;
+    const std::uint64_t end = (at + bytes.size() + kPageSize - 1) / kPageSize * kPageSize;
+    const Window window = bytes.empty() ? Window() : writable_window(first, end - first);
+    if (!window) return bytes.empty();
+    std::memcpy(window.data() + (at - first), bytes.data(), bytes.size());
+    return !lost();
+  }
   if (!is_whole(fd_, header_.size)) {
     mark_lost();
     return false;
@@ -223,7 +312,7 @@ bool Segment::write_payload(std::uint64_t offset, std::span<const std::byte> byt
 }
 
 bool Segment::sendable() const {
-  std::call_once(sendable_tried_, [this] { sendable_ = !in_memory_ && keeps_sent_pages(fd_); });
+  std::call_once(sendable_tried_, [this] { sendable_ = !in_memory_ && !on_device_ && keeps_sent_pages(fd_); });
   return sendable_;
 }
 
@@ -232,7 +321,7 @@ bool Segment::renew_payload(std::uint64_t offset, std::uint64_t length) {
     std::memset(payload_ + offset, 0, length);
     return true;
   }
-  if (lost() || offset % kPageSize != 0 || length % kPageSize != 0) return false;
+  if (lost() || on_device_ || offset % kPageSize != 0 || length % kPageSize != 0) return false;
   if (!is_whole(fd_, header_.size)) {
     mark_lost();
     return false;
@@ -257,6 +346,11 @@ bool Segment::restore_header() {
     std::memcpy(metadata_, &header_, sizeof header_);
     return true;
   }
+  if (on_device_) {
+    const Window window = writable_window(0, kPageSize);
+    if (window) std::memcpy(window.data(), &header_, sizeof header_);
+    return window && !lost();
+  }
   return !lost() && ::pwrite(fd_, &header_, sizeof header_, 0) == static_cast<ssize_t>(sizeof header_);
 }
 
@@ -268,7 +362,7 @@ Segment::Window Segment::writable_window(std::uint64_t offset, std::uint64_t len
     return window;
   }
   void* at = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd_,
-                    static_cast<off_t>(offset));
+                    static_cast<off_t>(base_ + offset));
   if (at == MAP_FAILED) return window;
   window.data_ = static_cast<std::byte*>(at);
   window.size_ = length;

@@ -35,6 +35,8 @@ inline constexpr std::size_t kPageSize = 4096;
 inline constexpr std::uint32_t kMaxNodes = 16;
 inline constexpr std::size_t kMaxDomainName = 32;
 
+struct Place;
+
 struct SegmentHeader {
   std::uint64_t magic;
   std::uint32_t header_version;
@@ -51,7 +53,7 @@ struct SegmentHeader {
   std::uint32_t remote_penalty_percent;  // 100 = as fast as local memory
   std::uint32_t remote_extra_ns;         // charged per cache line of another node's memory
   std::uint32_t flags;                   // kSeparateKernels
-  std::uint32_t reserved;
+  std::uint32_t node_limit_ms;           // how long a node's heartbeat may stand still; 0: the default
   std::uint64_t user[40];                // geometry of the layers above
   std::uint64_t checksum;                // XXH3 of everything before it
 };
@@ -72,6 +74,14 @@ class Segment {
   /// here, never a SIGBUS later), and map it. `path` must not exist.
   static Result<std::unique_ptr<Segment>> create(const std::string& path, SegmentHeader header,
                                                  unsigned mode);
+
+  /// Make a segment at `offset` of a device, page-aligned, that is large enough. Its metadata reads as
+  /// zeros, the header too, until restore_header(): so nobody attaches to what is not yet formatted.
+  static Result<std::unique_ptr<Segment>> create_on(const std::string& device, std::uint64_t offset,
+                                                    SegmentHeader header);
+
+  /// The header of the segment at `offset` of a device, magic and checksum checked.
+  static Result<SegmentHeader> header_on(const std::string& device, std::uint64_t offset);
 
   /// A segment in private memory, for tests and single-process use; nothing to clean up.
   static std::unique_ptr<Segment> in_memory(SegmentHeader header);
@@ -100,9 +110,11 @@ class Segment {
   [[nodiscard]] bool write_payload(std::uint64_t offset, std::span<const std::byte> bytes);
 
   /// The file that holds the payload, for system calls that read it; -1: none. The segment's.
-  int fd() const { return fd_; }
+  int fd() const { return on_device_ ? -1 : fd_; }
   /// Where payload()[offset] lies in that file. Bytes.
   std::uint64_t file_offset(std::uint64_t offset) const { return header_.meta_bytes + offset; }
+  /// It can only be mapped: read, write, sendfile and punching of holes fail on such memory.
+  bool on_device() const { return on_device_; }
 
   /// Whether sendfile(2) may be given pages of the payload which renew_payload is called for before
   /// they are written again: what the kernel has queued then stays as it was. So it is on tmpfs
@@ -153,6 +165,8 @@ class Segment {
   Segment() = default;
   void charge_slow(std::size_t bytes) const;
   Result<void> map(const std::string& path);
+  static Result<std::unique_ptr<Segment>> open_on_device(const std::string& path, const Place& place,
+                                                         std::uint64_t layout_hash);
 
   SegmentHeader header_{};
   std::byte* metadata_ = nullptr;
@@ -162,7 +176,9 @@ class Segment {
   int fd_ = -1;
   int watch_meta_ = -1;
   int watch_payload_ = -1;
+  std::uint64_t base_ = 0;  // where the segment begins in what fd_ is; 0 but on a device
   bool in_memory_ = false;
+  bool on_device_ = false;
   mutable std::once_flag sendable_tried_;
   mutable bool sendable_ = false;
   struct Regions;

@@ -76,8 +76,8 @@ int main(int argc, char** argv) {
                  "how long a stopped process may hold what others need, ms")
       ->capture_default_str();
   app.add_option("--node-limit-ms", options.node_limit_ms,
-                 "how long another node may be silent, ms [the hang limit; 1000 where each node has a "
-                 "kernel of its own]");
+                 "how long another node may be silent, ms [what the domain was made with; twice the hang "
+                 "limit; 1000 where each node has a kernel of its own]");
   app.add_option("--linger-ms", options.linger_ms, "how long to stay when nobody is left, ms")
       ->capture_default_str();
   CLI11_PARSE(app, argc, argv);

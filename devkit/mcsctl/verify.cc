@@ -16,6 +16,8 @@ using nlohmann::json;
 // Whoever died is recovered by those who live. If nobody does, the next one to come would; that is
 // us. Returns how many were recovered.
 Result<unsigned> recover_if_nobody_lives(Opened& opened) {
+  // Another kernel's processes may live, and only it knows.
+  if (opened.domain->on_device()) return 0U;
   const cache::View view(*opened.domain);
   const auto instances = view.instances(*opened.liveness);
   const bool anybody = std::any_of(instances.begin(), instances.end(),

@@ -40,6 +40,7 @@ struct SegmentFile {
   std::uint32_t node = 0;
   std::uint64_t incarnation = 0;
   std::string path;
+  bool on_device = false;  // the file only says where
 };
 std::vector<SegmentFile> segment_files(const std::string& domain_path);
 Result<SegmentFile> segment_file(const DomainPath& domain, std::uint32_t node);
@@ -56,7 +57,10 @@ struct UpOptions {
   std::string mode;
   double remote_penalty = 1;
   bool separate_kernels = false;
+  std::uint32_t node_limit_ms = 0;
+  std::string device;  // empty: files
 };
+int attach(const Common& common, const UpOptions& options);
 int up(const Common& common, const UpOptions& options);
 int status(const Common& common);
 struct DownOptions {

@@ -15,6 +15,7 @@
 
 #include "gsm-emu/cli/command.h"
 #include "gsm-emu/cli/processes.h"
+#include "gsm-emu/internal/place.h"
 #include "libglobalcache/api/domain.h"
 #include "libglobalcache/cache/layout.h"
 #include "libglobalcache/runtime/liveness.h"
@@ -37,8 +38,10 @@ Result<gsm::SegmentHeader> read_header(const std::string& path) {
     return fail(errno == EACCES ? ErrorCode::kPermission : ErrorCode::kSystem,
                 fmt::format("cannot open {}: {}", path, std::strerror(errno)));
   }
+  const auto place = gsm::read_place(fd);
   const ssize_t got = ::pread(fd, &header, sizeof header, 0);
   ::close(fd);
+  if (place) return gsm::Segment::header_on(place->device, place->offset);
   if (got == 0) return fail(ErrorCode::kLost, "its memory is lost");
   if (got != static_cast<ssize_t>(sizeof header) || header.magic != gsm::kSegmentMagic) {
     return fail(ErrorCode::kDamaged, "not an MCS segment");
@@ -85,6 +88,10 @@ json describe(const Common& common, const DomainPath& domain) {
     struct stat info {};
     node["bytes"] = ::stat(file.path.c_str(), &info) == 0 ? info.st_size : 0;
     const auto header = read_header(file.path);
+    if (header && file.on_device) {
+      node["bytes"] = header->size;
+      info.st_size = static_cast<off_t>(header->size);
+    }
     node["state"] = header ? "ok" : header.error().message;
     if (header) {
       all["bytes_per_node"] = header->size;
@@ -225,7 +232,13 @@ std::vector<SegmentFile> segment_files(const std::string& domain_path) {
     const std::string file = entry.path().filename();
     if (std::sscanf(file.c_str(), "segment.%u.%llu", &node, &incarnation) != 2) continue;
     SegmentFile& have = newest[node];
-    if (incarnation >= have.incarnation) have = {node, incarnation, entry.path()};
+    if (incarnation >= have.incarnation) have = {node, incarnation, entry.path(), false};
+  }
+  for (auto& [node, file] : newest) {
+    const int fd = ::open(file.path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) continue;
+    file.on_device = gsm::read_place(fd).has_value();
+    ::close(fd);
   }
   std::vector<SegmentFile> files;
   for (auto& [node, file] : newest) files.push_back(std::move(file));
@@ -262,7 +275,7 @@ int print(const Common& common, const json& result, const std::string& text) {
                                        common.json)});
 }
 
-int up(const Common& common, const UpOptions& options) {
+static Result<gsm::DomainSpec> spec_of(const Common& common, const UpOptions& options) {
   mcs_domain_options given{};
   given.name = common.name.c_str();
   given.directory = common.directory.c_str();
@@ -278,21 +291,21 @@ int up(const Common& common, const UpOptions& options) {
     char error[256];
     kept.push_back(fmt::format("{}={}", key, value));
     if (mcs_domain_option(&given, kept.back().c_str(), error, sizeof error) != MCS_OK) {
-      return fail_with({ErrorCode::kInvalidArgument, error});
+      return fail(ErrorCode::kInvalidArgument, error);
     }
   }
   auto config = api::resolve(given);
-  if (!config) return fail_with(config.error());
-  if (!(options.remote_penalty >= 1 && options.remote_penalty <= 1000)) {
-    return fail_with({ErrorCode::kInvalidArgument,
-                      "--remote-penalty takes a multiple from 1 (off) to 1000, for example 12"});
-  }
-  config->spec.remote_penalty_percent =
-      static_cast<std::uint32_t>(std::lround(options.remote_penalty * 100));
-  config->spec.separate_kernels = options.separate_kernels;
-  const auto created = api::create(config->spec);
-  if (!created) {
-    Error error = created.error();
+  if (!config) return tl::unexpected(config.error());
+  gsm::DomainSpec spec = std::move(config->spec);
+  spec.separate_kernels = options.separate_kernels;
+  spec.node_limit_ms = options.node_limit_ms;
+  spec.device = options.device;
+  return spec;
+}
+
+static int describe_made(const Common& common, const Result<std::unique_ptr<gsm::Domain>>& made) {
+  if (!made) {
+    Error error = made.error();
     if (error.code == ErrorCode::kExists) {
       error.message += fmt::format(
           "; look at it with 'gsm-emu status {}', or remove it with "
@@ -301,17 +314,38 @@ int up(const Common& common, const UpOptions& options) {
     }
     return fail_with(error);
   }
-  const gsm::SegmentHeader& header = (*created)->header();
+  const gsm::SegmentHeader& header = (*made)->header();
   return print(common,
-               {{"name", common.name},
-                {"path", (*created)->path()},
+               {{"name", (*made)->name()},
+                {"path", (*made)->path()},
                 {"layout", this_layout()},
                 {"nodes", header.node_count},
                 {"bytes_per_node", header.size},
                 {"remote_penalty_percent", header.remote_penalty_percent},
-                {"separate_kernels", (*created)->separate_kernels()}},
-               fmt::format("domain {}: {} x {} MiB at {}\n", common.name, header.node_count,
-                           header.size >> 20, (*created)->path()));
+                {"node_limit_ms", header.node_limit_ms},
+                {"separate_kernels", (*made)->separate_kernels()}},
+               fmt::format("domain {}: {} x {} MiB at {}\n", (*made)->name(), header.node_count,
+                           header.size >> 20, (*made)->path()));
+}
+
+int attach(const Common& common, const UpOptions& options) {
+  Common named = common;
+  named.name = "attached";  // the device says the right one
+  const auto spec = spec_of(named, options);
+  if (!spec) return fail_with(spec.error());
+  return describe_made(common, gsm::Domain::attach(*spec));
+}
+
+int up(const Common& common, const UpOptions& options) {
+  auto spec = spec_of(common, options);
+  if (!spec) return fail_with(spec.error());
+  if (!(options.remote_penalty >= 1 && options.remote_penalty <= 1000)) {
+    return fail_with({ErrorCode::kInvalidArgument,
+                      "--remote-penalty takes a multiple from 1 (off) to 1000, for example 12"});
+  }
+  spec->remote_penalty_percent =
+      static_cast<std::uint32_t>(std::lround(options.remote_penalty * 100));
+  return describe_made(common, api::create(*spec));
 }
 
 int status(const Common& common) {

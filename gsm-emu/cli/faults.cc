@@ -100,10 +100,23 @@ int signal_node(const Common& common, std::uint32_t node, bool stop) {
 
 }  // namespace
 
+// What a file can do: be cut, or be written from outside.
+static Result<SegmentFile> file_to_break(const DomainPath& domain, std::uint32_t node) {
+  auto file = segment_file(domain, node);
+  if (file && file->on_device) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("the segment of node {} lies on a device, whose memory cannot be taken away "
+                            "or damaged from here",
+                            node));
+  }
+  return file;
+}
+
 int crash(const Common& common, std::uint32_t node, bool keep_memory) {
   NodeProcesses processes;
   if (const auto ok = collect(common, node, processes); !ok) return fail_with(ok.error());
-  const auto file = segment_file(*find_domain(common), node);
+  const auto domain = find_domain(common);
+  const auto file = keep_memory ? segment_file(*domain, node) : file_to_break(*domain, node);
   if (!file) return fail_with(file.error());
   const bool ended = processes.kill();
   if (!keep_memory && ::truncate(file->path.c_str(), 0) != 0) {
@@ -130,7 +143,7 @@ int thaw(const Common& common, std::uint32_t node) { return signal_node(common, 
 int lose(const Common& common, std::uint32_t node, std::optional<std::uint64_t> page) {
   const auto domain = find_domain(common);
   if (!domain) return fail_with(domain.error());
-  const auto file = segment_file(*domain, node);
+  const auto file = file_to_break(*domain, node);
   if (!file) return fail_with(file.error());
   auto opened = File::open(file->path);
   if (!opened) return fail_with(opened.error());
@@ -154,7 +167,7 @@ int lose(const Common& common, std::uint32_t node, std::optional<std::uint64_t> 
 int damage(const Common& common, std::uint32_t node, const DamageOptions& options) {
   const auto domain = find_domain(common);
   if (!domain) return fail_with(domain.error());
-  const auto file = segment_file(*domain, node);
+  const auto file = file_to_break(*domain, node);
   if (!file) return fail_with(file.error());
   auto opened = File::open(file->path);
   if (!opened) return fail_with(opened.error());

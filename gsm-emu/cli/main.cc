@@ -55,7 +55,23 @@ int main(int argc, char** argv) {
                      "how many times as long an access to another node's memory takes [1]");
   up_app->add_flag("--separate-kernels", up_options.separate_kernels,
                    "nodes judge each other by heartbeats only, as if each had its own kernel");
+  up_app->add_option("--node-limit-ms", up_options.node_limit_ms,
+                     "how long a node's heartbeat may stand still, ms [1000 with --separate-kernels, "
+                     "else twice the hang limit]");
+  up_app->add_option("--device", up_options.device,
+                     "memory that several kernels map, such as a file that is a PCI device of virtual "
+                     "machines; what is on it is overwritten [files in the directory]");
   add_json(*up_app, common);
+
+  CLI::App* attach_app = app.add_subcommand(
+      "attach", "make a domain that lies on a device known here, on another kernel");
+  attach_app->add_option("device", up_options.device, "such as /sys/bus/pci/devices/…/resource2")
+      ->required();
+  attach_app->add_option("--owner", up_options.owner, "user who may join it [the caller]");
+  attach_app->add_option("--group", up_options.group, "group of it [the owner's]");
+  attach_app->add_option("--mode", up_options.mode, "permission bits, octal [0600]");
+  add_place(*attach_app, common);
+  add_json(*attach_app, common);
 
   CLI::App* status_app =
       app.add_subcommand("status", "all domains of all builds, and who uses them");
@@ -139,6 +155,7 @@ int main(int argc, char** argv) {
   }
   try {
     if (up_app->parsed()) return up(common, up_options);
+    if (attach_app->parsed()) return attach(common, up_options);
     if (status_app->parsed()) return status(common);
     if (exec_app->parsed()) return exec(common, node, command);
     if (crash_app->parsed()) return crash(common, node, keep_memory);

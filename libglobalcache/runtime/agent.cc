@@ -466,7 +466,9 @@ void Agent::take_effect(const NodeWatch::Change& change) {
 void Agent::watch_nodes(const std::atomic<bool>& stop) {
   NodeWatch::Options options;
   const bool separate = instance_.domain().separate_kernels();
+  const std::uint32_t agreed = instance_.domain().header().node_limit_ms;
   options.limit_ms = options_.node_limit_ms != 0 ? options_.node_limit_ms
+                     : agreed != 0               ? agreed
                      : separate                  ? 1000
                                                  : std::max(1000U, 2 * options_.hang_limit_ms);
   options.tick_ms = options_.beat_ms;

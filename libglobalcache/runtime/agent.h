@@ -49,8 +49,9 @@ class Agent {
   struct Options {
     std::uint32_t hang_limit_ms = 5000;
     std::uint32_t linger_ms = 1500;  // how long to stay when nobody uses the domain
-    // How long another node may be silent. 0: twice the hang limit, where the kernel reports ends of
-    // processes anyway, and a second where each node has a kernel of its own.
+    // How long another node may be silent. 0: what the domain was made with, or else twice the hang
+    // limit, where the kernel reports ends of processes anyway, and a second where each node has a
+    // kernel of its own.
     std::uint32_t node_limit_ms = 0;
     std::uint32_t beat_ms = 50;
   };

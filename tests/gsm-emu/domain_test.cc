@@ -72,6 +72,112 @@ TEST_F(DomainTest, WritesAreSeenThroughEveryMapping) {
   EXPECT_FALSE(made->segment(1).write_payload(~0ULL, std::as_bytes(std::span(text))));
 }
 
+// Two kernels that map one device: each has a directory of its own.
+class DeviceTest : public DomainTest {
+ protected:
+  DeviceTest() {
+    device_ = directory_ + "/device";
+    there_ = directory_ + "/other-kernel";
+    std::filesystem::create_directory(there_);
+    std::ofstream(device_).put('\0');
+    std::filesystem::resize_file(device_, 4 * kBytes);
+  }
+  DomainSpec on_device(std::uint32_t nodes) const {
+    DomainSpec s = spec("one", nodes);
+    s.device = device_;
+    return s;
+  }
+  Result<std::unique_ptr<Domain>> attach() const {
+    DomainSpec here = spec("any");
+    here.directory = there_;
+    here.device = device_;
+    return Domain::attach(here);
+  }
+  std::string device_;
+  std::string there_;
+};
+
+TEST_F(DeviceTest, IsSharedByAllWhoAttach) {
+  const auto made = create(on_device(3));
+  ASSERT_TRUE(made) << made.error().message;
+  const auto attached = attach();
+  ASSERT_TRUE(attached) << attached.error().message;
+  EXPECT_EQ((*attached)->name(), "one");
+  EXPECT_EQ((*attached)->path(), Domain::path_of(there_, "one", kLayout));
+  ASSERT_EQ((*attached)->node_count(), 3U);
+  const auto opened = Domain::open(there_, "one", kLayout);
+  ASSERT_TRUE(opened) << opened.error().message;
+  for (std::uint32_t node = 0; node < 3; ++node) {
+    Segment& here = (*made)->segment(node);
+    Segment& there = (*opened)->segment(node);
+    EXPECT_TRUE(there.on_device());
+    EXPECT_EQ(there.node(), node);
+    EXPECT_EQ(there.metadata()[kPageSize], static_cast<std::byte>(0xa0 + node));
+    here.metadata()[kPageSize + 5] = static_cast<std::byte>(node + 1);
+    EXPECT_EQ(there.metadata()[kPageSize + 5], static_cast<std::byte>(node + 1));
+    auto window = there.writable_window(2 * kPageSize, kPageSize);
+    ASSERT_TRUE(window);
+    window.data()[7] = std::byte{9};
+    EXPECT_EQ(here.metadata()[2 * kPageSize + 7], std::byte{9});
+    // Not at a page's beginning, and over the end of one.
+    const std::string text(5000, static_cast<char>('a' + node));
+    ASSERT_TRUE(there.write_payload(kPageSize - 100, std::as_bytes(std::span(text))));
+    EXPECT_EQ(std::memcmp(here.payload() + kPageSize - 100, text.data(), text.size()), 0);
+    EXPECT_EQ(here.payload()[kPageSize - 101], std::byte{0});
+    EXPECT_FALSE(there.write_payload(kBytes - kMeta - 3, std::as_bytes(std::span(text))));
+    EXPECT_EQ(there.fd(), -1);
+    EXPECT_FALSE(there.sendable());
+    EXPECT_FALSE(there.renew_payload(0, kPageSize));
+  }
+  ASSERT_TRUE(Domain::destroy((*opened)->path()));
+  EXPECT_EQ((*made)->segment(2).metadata()[kPageSize], std::byte{0xa2});
+}
+
+TEST_F(DeviceTest, IsWritableNowhereButInMetadata) {
+  const auto made = create(on_device(1));
+  ASSERT_TRUE(made) << made.error().message;
+  const auto store = [](const std::byte* at) { *const_cast<volatile std::byte*>(at) = std::byte{1}; };
+  EXPECT_DEATH(store((*made)->segment(0).payload()), "");
+  const auto attached = attach();
+  ASSERT_TRUE(attached);
+  EXPECT_DEATH(store((*attached)->segment(0).metadata()), "");
+}
+
+TEST_F(DeviceTest, WhatIsHalfMadeIsNotAttached) {
+  auto empty = attach();
+  ASSERT_FALSE(empty);
+  EXPECT_EQ(empty.error().code, ErrorCode::kDamaged);
+  EXPECT_THAT(empty.error().message, HasSubstr("gsm-emu up"));
+  ASSERT_TRUE(create(on_device(2)));
+  // Made again over an older one, and killed while it formats the second segment.
+  EXPECT_EXIT(
+      {
+        DomainSpec again = on_device(2);
+        again.name = "two";
+        (void)Domain::create(again, geometry(), [](Segment& segment) {
+          if (segment.node() == 1) ::_exit(7);
+        });
+      },
+      testing::ExitedWithCode(7), "");
+  EXPECT_FALSE(attach());
+  DomainSpec whole = on_device(2);
+  whole.name = "three";
+  ASSERT_TRUE(create(whole));
+  EXPECT_TRUE(attach());
+}
+
+TEST_F(DeviceTest, TooSmallOnesAreRefused) {
+  const auto made = create(on_device(5));
+  ASSERT_FALSE(made);
+  EXPECT_EQ(made.error().code, ErrorCode::kNoSpace);
+  EXPECT_THAT(made.error().message, HasSubstr(device_));
+  EXPECT_THAT(Domain::list(directory_), IsEmpty());
+  ASSERT_TRUE(create(on_device(4)));
+  std::filesystem::resize_file(device_, 3 * kBytes);
+  EXPECT_FALSE(attach());
+  EXPECT_FALSE(open("one"));
+}
+
 TEST_F(DomainTest, DomainsHaveIdentitiesAndSeedsOfTheirOwn) {
   const auto one = make("one");
   const auto two = make("two");
