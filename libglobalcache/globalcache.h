@@ -35,7 +35,7 @@ extern "C" {
 
 /** Version of this interface: the major number changes when a caller must be compiled again. */
 #define MCS_API_VERSION_MAJOR 1
-#define MCS_API_VERSION_MINOR 4
+#define MCS_API_VERSION_MINOR 5
 
 /** (major << 16) | minor of the library in use. */
 MCS_API uint32_t mcs_api_version(void);
@@ -125,6 +125,21 @@ MCS_API void mcs_tick(mcs_process *process);
  * not be made; waits then end by their own limits.
  */
 MCS_API int mcs_wake_fd(mcs_process *process);
+
+/**
+ * How many requests this process can have at once (its threads, or the connections of an event loop),
+ * and how many such processes its server runs. From then on at most half of the requests wait for
+ * others' fills (in processes of one request: half of the processes); mcs_cache_lock_busy says what
+ * becomes of further ones. Before the first request.
+ */
+MCS_API void mcs_set_capacity(mcs_process *process, uint32_t requests, uint32_t processes);
+
+/**
+ * Whether within the last within_ms half of the threads were held by requests that waited for others'
+ * fills or received them while they arrived. More clients are waiting for a thread then: a server in
+ * which kept connections take places from others closes them after their response.
+ */
+MCS_API int mcs_is_crowded(mcs_process *process, uint32_t within_ms);
 
 /** Drain the wake descriptor and call callbacks.wake for each waiter that may go on. */
 MCS_API void mcs_dispatch(mcs_process *process);

@@ -74,6 +74,12 @@ mcs_verdict tell_status(Exchange& x, int status, mcs_response& reply) noexcept {
 
 void note_status(request_rec* r, mcs_cache_status status) noexcept {
   if (status != MCS_CACHE_NONE) note(r, "mcs-cache-status", mcs_cache_status_name(status));
+  // While clients wait for a thread, connections that would be kept idle take theirs.
+  mcs_process* process = joined();
+  const auto kept_ms = static_cast<uint32_t>(apr_time_as_msec(r->server->keep_alive_timeout));
+  if (process != nullptr && r->connection->master == nullptr && mcs_is_crowded(process, kept_ms)) {
+    r->connection->keepalive = AP_CONN_CLOSE;
+  }
 }
 
 void end_exchange(Exchange& x) noexcept {

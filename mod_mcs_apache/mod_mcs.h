@@ -74,20 +74,6 @@ bool is_threaded() noexcept;
 // A detached thread. 0, or the error number.
 int start_thread(void* (*run)(void*), void* argument) noexcept;
 
-// A place among the threads of this child that may wait for another's fill, held while the cache is
-// asked: half of them have one, or the only one.
-class WaitPlace {
- public:
-  WaitPlace() noexcept;
-  ~WaitPlace();
-  WaitPlace(const WaitPlace&) = delete;
-  WaitPlace& operator=(const WaitPlace&) = delete;
-  bool granted() const noexcept { return granted_; }
-
- private:
-  bool granted_;
-};
-
 // To be held around every call that takes an mcs_process. A prefork child that gets SIGTERM runs
 // its clean-up inside the signal handler: if that interrupted such a call, leaving would use
 // structures in mid-change, so the child ends without a word instead, as if it had crashed.

@@ -28,8 +28,6 @@ struct Membership {
   std::atomic<mcs_process*> process{nullptr};
   std::atomic<bool> in_call{false};  // only kept if the MPM is not threaded
   bool threaded = true;
-  int most_waiting = 1;
-  std::atomic<int> waiting{0};
   sem_t stop;     // posted by the child's clean-up
   sem_t stopped;  // posted by the thread when it has left
 } membership;
@@ -58,6 +56,10 @@ void join(bool first) noexcept {
   char error[512] = "";
   mcs_process* process = mcs_join(configured_domain(), &kCallbacks, error, sizeof error);
   if (process != nullptr) {
+    int threads = 1, children = 1;
+    ap_mpm_query(AP_MPMQ_MAX_THREADS, &threads);
+    ap_mpm_query(AP_MPMQ_MAX_DAEMONS, &children);
+    mcs_set_capacity(process, threads > 1 ? threads : 1, children > 1 ? children : 1);
     membership.process.store(process, std::memory_order_release);
     if (!first) {
       ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, ap_server_conf,
@@ -100,9 +102,6 @@ void init_child(apr_pool_t* pool, server_rec*) noexcept {
   int threaded = AP_MPMQ_NOT_SUPPORTED;
   ap_mpm_query(AP_MPMQ_IS_THREADED, &threaded);
   membership.threaded = threaded != AP_MPMQ_NOT_SUPPORTED;
-  int threads = 1;
-  ap_mpm_query(AP_MPMQ_MAX_THREADS, &threads);
-  membership.most_waiting = threads > 1 ? threads / 2 : 1;
   sem_init(&membership.stop, 0, 0);
   sem_init(&membership.stopped, 0, 0);
   join(true);
@@ -138,12 +137,6 @@ int start_thread(void* (*run)(void*), void* argument) noexcept {
 }
 
 bool is_threaded() noexcept { return membership.threaded; }
-
-WaitPlace::WaitPlace() noexcept
-    : granted_(membership.waiting.fetch_add(1, std::memory_order_relaxed) <
-               membership.most_waiting) {}
-
-WaitPlace::~WaitPlace() { membership.waiting.fetch_sub(1, std::memory_order_relaxed); }
 
 CallGuard::CallGuard() noexcept {
   if (!membership.threaded) membership.in_call.store(true);

@@ -312,8 +312,6 @@ int serve_response(request_rec* r) noexcept {
   mcs_response reply{};
   mcs_outcome outcome;
   {
-    const WaitPlace place;
-    if (!place.granted()) x.request.flags |= MCS_REQUEST_NO_WAIT;
     CallGuard guard;
     outcome = mcs_begin(process, &x.request, &x.transaction, &reply);
   }

@@ -133,8 +133,6 @@ using Resume = void (*)(ngx_http_request_t* r, RequestContext* context, bool tim
 // Until wake_waiter or `limit` ms (0: none), whichever comes first; then `resume` is called once.
 ngx_int_t begin_waiting(RequestContext* context, ngx_msec_t limit, Resume resume) noexcept;
 void wake_waiter(void* unused, void* context) noexcept;
-// So many that clients might take all connections that the worker has.
-bool too_many_wait() noexcept;
 
 // headers.cc: between nginx's header lists and the core's fields.
 void* allocate(void* pool, size_t size) noexcept;

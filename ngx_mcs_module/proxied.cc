@@ -157,7 +157,6 @@ ngx_int_t read_request(ngx_http_request_t* r, Exchange* x) noexcept {
   request.client_address = as_str(r->connection->addr_text);
   request.flags = MCS_REQUEST_PORT(ngx_inet_get_port(r->connection->local_sockaddr));
   if (x->refresh != nullptr) request.flags |= MCS_REQUEST_REFRESH;
-  if (too_many_wait()) request.flags |= MCS_REQUEST_NO_WAIT;
   if (ngx_http_test_predicates(r, conf->bypass) != NGX_OK) request.flags |= MCS_REQUEST_BYPASS;
   if (ngx_http_test_predicates(r, conf->no_store) != NGX_OK) request.flags |= MCS_REQUEST_NO_STORE;
   request.waiter = x->context;

@@ -13,10 +13,7 @@ struct Waiter {
 
 namespace {
 
-ngx_uint_t waiting_count;
-
 void leave(Waiter* waiter) noexcept {
-  if (waiter->waiting) --waiting_count;
   waiter->waiting = false;
   if (waiter->event.timer_set) ngx_del_timer(&waiter->event);
   if (waiter->event.posted) {
@@ -68,7 +65,6 @@ ngx_int_t begin_waiting(RequestContext* context, ngx_msec_t limit, Resume resume
     context->waiter = waiter;
   }
   waiter->resume = resume;
-  if (!waiter->waiting) ++waiting_count;
   waiter->waiting = true;
   if (limit > 0) ngx_add_timer(&waiter->event, limit);
 
@@ -85,8 +81,6 @@ ngx_int_t begin_waiting(RequestContext* context, ngx_msec_t limit, Resume resume
   }
   return NGX_OK;
 }
-
-bool too_many_wait() noexcept { return waiting_count > ngx_cycle->connection_n / 2; }
 
 void wake_waiter(void* /*unused*/, void* context) noexcept {
   // Not at once: the cache is in the middle of telling all who wait.

@@ -53,6 +53,7 @@ void join() noexcept {
     join_failed = true;
     return;
   }
+  mcs_set_capacity(process, static_cast<uint32_t>(cycle->connection_n), 1);
   // A channel, like the one to the master: it keeps no worker from exiting.
   const int wake_fd = mcs_wake_fd(process);
   if (wake_fd < 0 || ngx_add_channel_event(cycle, wake_fd, NGX_READ_EVENT, dispatch) != NGX_OK) {

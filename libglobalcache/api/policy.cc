@@ -7,12 +7,55 @@
 #include <cstdint>
 #include <cstdio>
 #include <exception>
+#include <mutex>
 #include <new>
+#include <set>
+#include <string_view>
+#include <unordered_set>
 #include <vector>
+
+namespace {
+
+// All of this process: what its configuration says.
+struct Policies {
+  std::mutex mutex;
+  std::unordered_set<const mcs_policy*> all;
+};
+
+Policies& policies() {
+  // Never destroyed: a configuration may outlive static objects.
+  static auto* const made = new Policies;
+  return *made;
+}
+
+}  // namespace
+
+mcs_policy::mcs_policy() {
+  const std::lock_guard lock(policies().mutex);
+  policies().all.insert(this);
+}
+
+mcs_policy::~mcs_policy() {
+  const std::lock_guard lock(policies().mutex);
+  policies().all.erase(this);
+}
+
+void mcs::api::keep_sites(const cache::GlobalCache& cache) {
+  const std::lock_guard lock(policies().mutex);
+  std::set<std::string_view> names;
+  for (const mcs_policy* policy : policies().all) {
+    if (const cache::SiteRules* site = policy->site_rules()) names.insert(site->name);
+  }
+  for (const std::string_view name : names) cache.sites().keep(name);
+}
 
 extern "C" {
 
-mcs_policy* mcs_policy_create(void) { return new (std::nothrow) mcs_policy; }
+mcs_policy* mcs_policy_create(void) try {
+  return new mcs_policy;
+} catch (const std::exception&) {
+  return nullptr;
+}
 
 void mcs_policy_destroy(mcs_policy* policy) { delete policy; }
 

@@ -7,6 +7,11 @@
 
 /// The C API's handle of a location's rules.
 struct mcs_policy {
+  mcs_policy();
+  ~mcs_policy();
+  mcs_policy(const mcs_policy&) = delete;
+  mcs_policy& operator=(const mcs_policy&) = delete;
+
   mcs::http::CachePolicy rules;
   mcs::cache::SiteRules site;  // what the rules say of it
 
@@ -20,6 +25,9 @@ struct mcs_policy {
 };
 
 namespace mcs::api {
+
+/// Tell the cache of every site that this process's policies name. Any thread.
+void keep_sites(const cache::GlobalCache& cache);
 
 /// The most bytes of a body that is stored.
 std::uint64_t largest_object(const cache::GlobalCache& cache, const mcs_policy& policy);

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <exception>
 
+#include "libglobalcache/api/policy.h"
 #include "libglobalcache/api/purge.h"
 #include "libglobalcache/runtime/agent.h"
 
@@ -246,6 +247,8 @@ void mcs_tick(mcs_process* process) try {
   if (!lock.owns_lock()) return;
   process->instance->tick();
   process->cache->tick();
+  constexpr unsigned kTicks = 8;  // about two seconds
+  if (process->ticks++ % kTicks == 0) api::keep_sites(*process->cache);
   api::look_after_agent(*process);
   api::log_events(*process);
 } catch (const std::exception&) {

@@ -60,6 +60,7 @@ struct mcs_process {
 
   // What this process has told the agent and read from the history.
   std::mutex tick_mutex;
+  unsigned ticks = 0;
   std::uint64_t known_agent = 0;
   unsigned agent_starts = 0;  // since one was last seen
   std::uint64_t next_agent_start_ns = 0;

@@ -347,8 +347,11 @@ mcs_outcome get(Request& r) {
     const auto wait_ms = static_cast<std::uint32_t>(std::clamp<std::int64_t>(
         rules.lock_timeout_ms, 1, 60000));
     if (r.ask.waiter == nullptr) {
+      const bool limited = rules.lock_busy != http::LockBusy::kWait;
+      if (limited && !take_place(process, nullptr)) return serve_file(r, status);
       wait_blocking(process, found.filling, kUntilEnd,
                     runtime::monotonic_ns() + wait_ms * 1000000ULL);
+      if (limited) leave_place(process);
       if (cache.still_filling(found.filling)) return serve_file(r, status);
       continue;
     }

@@ -252,6 +252,20 @@ bool is_silent(Transaction& t, std::uint64_t progress) {
              static_cast<std::uint64_t>(t.policy->lock_age_ms) * kNsPerMs;
 }
 
+// A thread that waits has a place among those who do, which it keeps until it has an answer.
+bool may_wait(Transaction& t) {
+  const bool thread = t.ask.waiter == nullptr;
+  http::LockBusy busy = t.policy->lock_busy;
+  if (busy == http::LockBusy::kByServer) {
+    busy = thread ? http::LockBusy::kPass : http::LockBusy::kWait;
+  }
+  if (busy == http::LockBusy::kWait || t.has_place) return true;
+  const bool granted =
+      (t.ask.flags & MCS_REQUEST_NO_WAIT) == 0 && take_place(*t.process, t.ask.waiter);
+  t.has_place = granted && thread;
+  return granted;
+}
+
 enum class Step { kAgain, kDone, kForward };
 
 // Somebody else fills the key.
@@ -286,8 +300,8 @@ Step wait_for_other(Transaction& t, mcs_response& out, mcs_outcome& outcome) {
     return Step::kAgain;
   }
   t.process->count(kWaits);
-  if ((t.ask.flags & MCS_REQUEST_NO_WAIT) != 0 && t.policy->lock_busy != http::LockBusy::kWait) {
-    if (t.policy->lock_busy == http::LockBusy::kPass) return Step::kForward;
+  if (!may_wait(t)) {
+    if (t.policy->lock_busy != http::LockBusy::k503) return Step::kForward;
     outcome = refuse(t, 503, out);
     return Step::kDone;
   }
@@ -348,7 +362,7 @@ bool answer_stale(Transaction& t, mcs_response& out) {
   return true;
 }
 
-mcs_outcome run(Transaction& t, mcs_response& out) {
+mcs_outcome look_and_wait(Transaction& t, mcs_response& out) {
   unsigned begins = 0;
   for (unsigned round = 0; round < kRounds; ++round) {
     t.now_ms = t.process->wall_ms();
@@ -403,6 +417,17 @@ mcs_outcome run(Transaction& t, mcs_response& out) {
     if (step == Step::kDone) return outcome;
   }
   return forward(t, out);
+}
+
+mcs_outcome run(Transaction& t, mcs_response& out) {
+  struct Place {
+    Transaction& t;
+    ~Place() {
+      if (t.has_place) leave_place(*t.process);
+      t.has_place = false;
+    }
+  } place{t};
+  return look_and_wait(t, out);
 }
 
 mcs_outcome start(Transaction& t, mcs_response& out) {

@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <exception>
 #include <vector>
 
 #include "libglobalcache/api/process.h"
+#include "libglobalcache/cache/pins.h"
 
 namespace mcs::api {
 namespace {
@@ -16,8 +18,30 @@ namespace {
 // The number that others look at before they send a wake here.
 void publish_count(mcs_process& process) {
   auto& area = *reinterpret_cast<cache::CacheArea*>(process.instance->own_component_area());
-  area.waiting.store(process.waiting.waiters.size() + process.waiting.blocked,
+  const Waiting& waiting = process.waiting;
+  area.waiting.store(waiting.waiters.size() + std::max(waiting.blocked, waiting.places),
                      std::memory_order_seq_cst);
+}
+
+// Of this kind of server on this node, this one included.
+std::uint32_t waiting_processes(const mcs_process& process) {
+  const runtime::Instance& instance = *process.instance;
+  const runtime::Slot& own = instance.slot(instance.slot_number());
+  std::uint32_t count = 0;
+  for (std::uint32_t number = 0; number < instance.slot_count(); ++number) {
+    const runtime::Slot& slot = instance.slot(number);
+    if (cache::Pins::area(instance, number).waiting.load(std::memory_order_seq_cst) != 0 &&
+        slot.node == own.node && std::strncmp(slot.server, own.server, sizeof own.server) == 0) {
+      ++count;
+    }
+  }
+  return count;
+}
+
+std::uint32_t half(std::uint32_t all) { return std::max(1U, all / 2); }
+
+void note_crowd(Waiting& waiting) {
+  waiting.crowded_ns.store(runtime::monotonic_ns(), std::memory_order_relaxed);
 }
 
 bool has_moved(const mcs_process& process, cache::Link filling, std::uint64_t seen) {
@@ -54,6 +78,32 @@ void sleep_once(mcs_process& process, std::unique_lock<std::mutex>& lock, std::u
 
 }  // namespace
 
+bool take_place(mcs_process& process, const void* waiter) {
+  Waiting& waiting = process.waiting;
+  const std::lock_guard lock(waiting.mutex);
+  if (waiter != nullptr) {
+    return waiting.requests == 0 || waiting.waiters.size() < half(waiting.requests);
+  }
+  bool granted = waiting.requests == 0 || waiting.places < half(waiting.requests);
+  if (granted) {
+    ++waiting.places;
+    publish_count(process);
+    if (waiting.requests == 1 && waiting_processes(process) > half(waiting.processes)) {
+      --waiting.places;
+      publish_count(process);
+      granted = false;
+    }
+  }
+  if (!granted) note_crowd(waiting);
+  return granted;
+}
+
+void leave_place(mcs_process& process) {
+  const std::lock_guard lock(process.waiting.mutex);
+  --process.waiting.places;
+  publish_count(process);
+}
+
 bool register_waiter(mcs_process& process, void* waiter, cache::Link filling, std::uint64_t seen) {
   {
     const std::lock_guard lock(process.waiting.mutex);
@@ -72,6 +122,7 @@ void wait_blocking(mcs_process& process, cache::Link filling, std::uint64_t seen
   std::unique_lock lock(waiting.mutex);
   ++waiting.blocked;
   publish_count(process);
+  if (waiting.requests != 0 && waiting.blocked >= half(waiting.requests)) note_crowd(waiting);
   lock.unlock();
   process.cache->announce_wait(filling);
   lock.lock();
@@ -102,6 +153,16 @@ bool RefreshGate::claim(std::uint64_t key_hash, std::uint64_t now_ns) {
 using namespace mcs;
 
 extern "C" {
+
+void mcs_set_capacity(mcs_process* process, uint32_t requests, uint32_t processes) {
+  process->waiting.requests = requests;
+  process->waiting.processes = processes;
+}
+
+int mcs_is_crowded(mcs_process* process, uint32_t within_ms) {
+  const std::uint64_t at = process->waiting.crowded_ns.load(std::memory_order_relaxed);
+  return at != 0 && runtime::monotonic_ns() - at < within_ms * 1000000ULL ? 1 : 0;
+}
 
 int mcs_wake_fd(mcs_process* process) {
   process->waiting.dispatched.store(true, std::memory_order_release);

@@ -36,7 +36,19 @@ struct Waiting {
   std::uint64_t wakeups = 0;
   bool polled = false;         // one of the blocked threads watches the descriptor
   std::atomic<bool> dispatched{false};  // somebody else does
+
+  // Of mcs_set_capacity; 0: not told, no limit.
+  std::uint32_t requests = 0;
+  std::uint32_t processes = 0;
+  std::uint32_t places = 0;  // threads that take_place let wait
+  std::atomic<std::uint64_t> crowded_ns{0};  // when half of the threads were last seen waiting
 };
+
+/// A place among the requests that wait: for this thread, or for `waiter`, which registering gives it.
+/// False: half of the requests that this process (or, of one thread, its server) can have do.
+bool take_place(mcs_process& process, const void* waiter);
+/// Of this thread.
+void leave_place(mcs_process& process);
 
 /// Register a waiter: callbacks.wake is called for it once the fill's progress is not `seen` any
 /// more. False: it is not already; look again at once.

@@ -381,6 +381,7 @@ void GlobalCache::recount_sites(bool at_once) {
     }
   }
   sites_.correct(before, counted);
+  sites_.age(sites_seen_);
   const std::uint64_t ended = runtime::monotonic_ns();
   next_recount_ns_ = ended + std::max(kLeastBetweenRecounts, 20 * (ended - began));
 }

@@ -388,6 +388,7 @@ class GlobalCache final : public runtime::RecoverySteps {
   Index index_;
   Sites sites_;
   std::uint64_t next_recount_ns_ = 0;
+  SiteUnits sites_seen_{};  // of Sites::age
   /// Per node: until then all entries there are taken to be reserved.
   std::array<std::atomic<std::uint64_t>, gsm::kMaxNodes> nothing_until_ns_{};
   CacheArea& area_;

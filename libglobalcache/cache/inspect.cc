@@ -202,7 +202,7 @@ std::vector<SiteUsage> View::sites() const {
     }
     name.back() = 0;
     found.push_back({name.data(), counted.units(site), table.quota[site].load(kRelaxed),
-                     table.reserve[site].load(kRelaxed), sealed[site]});
+                     counted.reserve(site), sealed[site]});
   }
   return found;
 }

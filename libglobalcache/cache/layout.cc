@@ -14,7 +14,7 @@ namespace mcs::cache {
 namespace {
 
 // Raise when the meaning of a shared word changes although no size or offset does.
-constexpr std::uint64_t kLayoutVersion = 8;
+constexpr std::uint64_t kLayoutVersion = 9;
 
 }  // namespace
 

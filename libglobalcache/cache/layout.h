@@ -272,6 +272,7 @@ struct alignas(64) SiteTable {
   std::array<Word, kSites> units;    // that its entries take, about
   std::array<Word, kSites> quota;    // units that they may take; 0: any number
   std::array<Word, kSites> reserve;  // units below which others' needs do not bring them
+  std::array<Word, kSites> unnamed;  // recounts since a running configuration last named the site
   std::array<Word, kSites> hands;    // where eviction for the quota looks next
   std::array<std::array<Word, kSiteName / sizeof(Word)>, kSites> names;  // for people; ends with 0
 };

@@ -46,6 +46,7 @@ void Sites::note(SiteTable& table, std::uint32_t site, std::uint64_t id,
     }
     return changed;
   };
+  put(table.unnamed[site], 0);
   if (!write(table)) return;
   for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
     if (memory_.lost(segment)) continue;
@@ -55,9 +56,39 @@ void Sites::note(SiteTable& table, std::uint32_t site, std::uint64_t id,
   }
 }
 
+std::uint64_t Sites::id_of(std::string_view name) const {
+  return XXH3_64bits_withSeed(name.data(), name.size(), seed_) | 1;
+}
+
+void Sites::keep(std::string_view name) const {
+  SiteTable& sites = table();
+  const std::uint64_t id = id_of(name);
+  for (std::uint32_t site = 1; site < kSites; ++site) {
+    const std::uint64_t known = sites.ids[site].load(std::memory_order_acquire);
+    if (known == id) put(sites.unnamed[site], 0);
+    if (known == id || known == 0) return;
+  }
+}
+
+void Sites::age(SiteUnits& seen) const {
+  for (std::uint32_t site = 1; site < kSites; ++site) {
+    Word& unnamed = table().unnamed[site];
+    std::uint64_t count = unnamed.load(kRelaxed);
+    if (count == seen[site] && count < kWithdrawn) {
+      unnamed.compare_exchange_strong(count, count + 1, kRelaxed);
+    }
+    seen[site] = unnamed.load(kRelaxed);
+  }
+}
+
+std::uint64_t Sites::reserve(std::uint32_t site) const {
+  const SiteTable& sites = table();
+  return sites.unnamed[site].load(kRelaxed) >= kWithdrawn ? 0 : sites.reserve[site].load(kRelaxed);
+}
+
 std::uint32_t Sites::number_of(const SiteRules& rules) const {
   SiteTable& sites = table();
-  const std::uint64_t id = XXH3_64bits_withSeed(rules.name.data(), rules.name.size(), seed_) | 1;
+  const std::uint64_t id = id_of(rules.name);
   for (unsigned attempt = 0; attempt < kAttempts; ++attempt) {
     std::uint32_t place = 0;
     std::uint64_t old = 0;
@@ -87,7 +118,7 @@ SiteUnits Sites::reserves() const {
   std::uint64_t sum = 0;
   const std::uint64_t most = memory_.capacity_units() / 4 * 3;
   for (std::uint32_t site = 1; site < kSites; ++site) {
-    reserves[site] = std::min(table().reserve[site].load(kRelaxed), memory_.capacity_units());
+    reserves[site] = std::min(reserve(site), memory_.capacity_units());
     sum += reserves[site];
   }
   if (sum <= most) return reserves;

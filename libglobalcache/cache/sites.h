@@ -7,11 +7,20 @@
 // entries themselves, so a kill in between makes them wrong for about a second; names and limits are
 // written again by the next fill that finds them different. A number whose site has no entries is
 // given away when there is no other; at worst two sites then share one for a while.
+//
+// A reserve counts as long as a running configuration names its site. Every process stores 0 to
+// `unnamed` of the sites that its own names (keep: every two seconds and at each fill), and whoever
+// counts the entries adds 1 unless another has since it last looked (age). So what a removed or
+// renamed site had reserved is everybody's after kWithdrawn counts, ten seconds at the least, and
+// reserved again as soon as a configuration names it. Nothing is undone, so there is nothing that a
+// kill could leave half done: a lost 1 or 0 comes with the next count or tick. While nobody runs
+// nobody counts.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "libglobalcache/cache/memory.h"
 
@@ -29,6 +38,9 @@ struct SiteRules {
   Share quota;
   Share reserve;
 };
+
+/// `unnamed` from which on a site's reserve is not kept.
+inline constexpr std::uint64_t kWithdrawn = 20;
 
 /// Units of each site, by number.
 using SiteUnits = std::array<std::uint64_t, kSites>;
@@ -58,6 +70,12 @@ class Sites {
   std::uint64_t quota(std::uint32_t site) const {
     return table().quota[site].load(std::memory_order_relaxed);
   }
+  /// What the site has reserved; 0 also if no running configuration names it any more.
+  std::uint64_t reserve(std::uint32_t site) const;
+  /// A running configuration names it. Does nothing for one without a number.
+  void keep(std::string_view name) const;
+  /// One more count that nobody has named the sites in. `seen`: what this process saw at the last.
+  void age(SiteUnits& seen) const;
   Word& hand(std::uint32_t site) const { return table().hands[site]; }
   /// The units that each site keeps when others need room. Together at most three quarters of the
   /// space: reserves that exceed that are all reduced by the same factor.
@@ -71,6 +89,7 @@ class Sites {
 
  private:
   SiteTable& table() const;
+  std::uint64_t id_of(std::string_view name) const;
   void note(SiteTable& table, std::uint32_t site, std::uint64_t id, const SiteRules& rules) const;
 
   const Memory& memory_;

@@ -62,9 +62,10 @@ enum class QueryRule : std::uint8_t {
 /// What becomes of a request that should wait for another's fill when half of the threads (or
 /// connections) wait already.
 enum class LockBusy : std::uint8_t {
-  kWait,  // as well: it would hold its thread for as long if it went to the origin
+  kWait,  // as well
   kPass,  // it goes to the origin by itself
   k503,
+  kByServer,  // kPass where it would hold a thread, kWait where only a connection
 };
 
 /// A range of addresses in network byte order.
@@ -143,7 +144,7 @@ struct CachePolicy {
   bool lock = true;
   std::int64_t lock_timeout_ms = 5000;  // then the request goes to the origin by itself
   std::int64_t lock_age_ms = 5000;      // a fill silent for so long is given to the next
-  LockBusy lock_busy = LockBusy::kWait;
+  LockBusy lock_busy = LockBusy::kByServer;
 
   // --- what else
   bool send_cache_status = false;

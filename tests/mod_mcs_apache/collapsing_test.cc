@@ -172,7 +172,7 @@ TEST_P(MpmTest, OneRequestForManyWhoFollow) {
 }
 
 class BusyTest : public CollapsingTest, public testing::WithParamInterface<const char*> {};
-INSTANTIATE_TEST_SUITE_P(Httpd, BusyTest, testing::Values("/wait", "/pass", "/503"));
+INSTANTIATE_TEST_SUITE_P(Httpd, BusyTest, testing::Values("/wait", "/pass", "/503", "/default"));
 
 TEST_P(BusyTest, WhoHasNoPlaceToWaitWaitsAsksTheOriginOrIsRefused) {
   options().workers = 1;
@@ -183,6 +183,7 @@ TEST_P(BusyTest, WhoHasNoPlaceToWaitWaitsAsksTheOriginOrIsRefused) {
     exchange.answer(fresh("a"));
   });
   start("McsCacheLockTimeout 60s\nMcsCacheLockMaxAge 60s\n",
+        "<Location /wait>\n  McsCacheLockBusy wait\n</Location>\n"
         "<Location /503>\n  McsCacheLockBusy 503\n</Location>\n"
         "<Location /pass>\n  McsCacheLockBusy pass\n</Location>\n");
   const std::string path = GetParam();
@@ -195,7 +196,7 @@ TEST_P(BusyTest, WhoHasNoPlaceToWaitWaitsAsksTheOriginOrIsRefused) {
     wait_for_busy(6);
     EXPECT_EQ(origin_.count(path), 1u);
     gate_.admit();
-  } else if (path == "/pass") {
+  } else if (path != "/503") {
     EXPECT_TRUE(origin_.wait_for_requests(path, 2));
     gate_.admit(2);
   } else {

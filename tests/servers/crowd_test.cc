@@ -44,6 +44,20 @@ TEST_P(HerdTest, OneRequestToTheOriginAndNobodyFails) {
   EXPECT_TRUE(report->trouble.empty()) << testing::PrintToString(report->trouble);
 }
 
+// httpd keeps connections that are idle in places that it does not give to others before
+// KeepAliveTimeout, which is longer here than the clients' patience.
+TEST(FewThreadsTest, NobodyIsLeftWithoutAnAnswerByFewThreads) {
+  HerdOptions options;
+  options.duration = std::chrono::milliseconds(300);
+  options.httpd_threads = 32;
+  const auto report = run_herd(options);
+  ASSERT_TRUE(report) << report.error().message;
+  EXPECT_EQ(report->failed, 0u) << testing::PrintToString(report->failures);
+  EXPECT_EQ(report->good, options.clients);
+  EXPECT_LE(report->origin_requests, 33u);  // half of the threads may pass
+  EXPECT_TRUE(report->trouble.empty()) << testing::PrintToString(report->trouble);
+}
+
 TEST(StaleWhileRevalidateTest, NobodyWaitsForTheRefreshThatOneStartsForBoth) {
   ProxiedPairOptions options;
   options.rules = {{"cache_lock_age", "60s"}};  // nobody takes the held request for a dead one

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Responses of 1 GiB in a domain of 2 GiB: stored by one server and served by the other, ranges
 // that touch only what they send, and fills that break off.
+#include <nlohmann/json.hpp>
+#include <thread>
+
 #include "loadtest/harness/build_paths.h"
 #include "loadtest/harness/net.h"
 #include "loadtest/harness/origin.h"
@@ -169,6 +172,67 @@ TEST_P(LargeTest, AFillThatBreaksOffLeavesNothing) {
   EXPECT_EQ(fetch(one, "HIT"), kSize);
   EXPECT_EQ(get(one, "/small", {"Host: a"}).cache_status(), "HIT");
   expect_sound();
+}
+
+// A site with a reserve in both servers, which then load configurations that name another.
+class RenamedSiteTest : public PairTest {
+ protected:
+  static void name_site(const ServerType& type, WebServer& server, const std::string& site) {
+    server.options().server_extra =
+        type.kind == ServerKind::kNginx
+            ? "mcs_cache_site " + site + "; mcs_cache_reserve 10%;\n"
+            : "McsCacheSite " + site + "\nMcsCacheReserve 10%\n";
+  }
+  uint64_t reserve(const std::string& site) {
+    const auto status =
+        run_process({tool_file("mcsctl").string(), "status", "test", "--directory",
+                     domain_directory().string(), "--json", "-"});
+    EXPECT_TRUE(status && status->ok());
+    if (!status) return 0;
+    const std::string text = status->out.substr(std::min(status->out.find('{'), status->out.size()));
+    const auto all = nlohmann::json::parse(text);
+    for (const auto& known : all["sites"]) {
+      if (known["site"] == site) return known["reserve_bytes"];
+    }
+    return 0;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Servers, RenamedSiteTest, testing::Values(std::pair(kNginxType, kEventType)),
+                         pair_name);
+
+TEST_P(RenamedSiteTest, WhatNoServerNamesAnyMoreHasNothingReserved) {
+  write("a.txt", "a");
+  const ServerType types[] = {first(), second()};
+  std::vector<WebServer*> servers;
+  for (const ServerType& type : types) {
+    servers.push_back(&add(type, default_options()));
+    name_site(type, *servers.back(), "before");
+    start(*servers.back());
+  }
+  get_hit(*servers[0], "/a.txt");
+  const uint64_t reserved = reserve("before");
+  EXPECT_GT(reserved, 1'000'000u);
+  const auto rename = [&](size_t which) {
+    name_site(types[which], *servers[which], "after");
+    const auto reloaded = servers[which]->reload();
+    ASSERT_TRUE(reloaded) << reloaded.error().message;
+  };
+  // One of them still names it, however long.
+  rename(0);
+  // Old workers may still answer for a moment.
+  int number = 0;
+  EXPECT_TRUE(wait_until([&] {
+    const std::string file = fmt::format("b{}.txt", number++);
+    write(file, "b");
+    get(*servers[0], "/" + file);
+    return reserve("after") == reserved;
+  }, std::chrono::seconds(20)));
+  std::this_thread::sleep_for(std::chrono::seconds(15));
+  EXPECT_EQ(reserve("before"), reserved);
+  rename(1);
+  EXPECT_TRUE(wait_until([&] { return reserve("before") == 0; }, std::chrono::seconds(60)));
+  EXPECT_EQ(reserve("after"), reserved);
+  get_hit(*servers[1], "/a.txt");
 }
 
 }  // namespace

@@ -102,6 +102,7 @@ struct mcs_transaction {
   std::uint64_t waited_progress = 0;
   std::uint64_t waited_since_ns = 0;
   bool registered = false;
+  bool has_place = false;  // of take_place
   bool last_try = false;
   bool following = false;
   mcs::cache::Follow follow;

@@ -373,6 +373,98 @@ TEST_F(CollapsingTest, TheWaitIsBounded) {
   EXPECT_EQ(refused.reply().status, 503);
 }
 
+/// A thread of a server that asks, and blocks while others fill. Its outcome once it has ended.
+struct BlockedThread {
+  BlockedThread(mcs_process* process, const mcs_policy* policy)
+      : exchange(process, policy, {}), thread([this] { outcome = exchange.begin(); }) {}
+  ~BlockedThread() {
+    if (thread.joinable()) thread.join();
+  }
+  Exchange exchange;
+  mcs_outcome outcome = MCS_DECLINED;
+  std::thread thread;
+};
+
+// How many of its requests wait, as other processes see it.
+void expect_waiting(const mcs_process& process, std::uint64_t count) {
+  const auto& area = cache::Pins::area(*process.instance, process.instance->slot_number());
+  while (area.waiting.load() != count) std::this_thread::yield();
+}
+
+TEST_F(CollapsingTest, HalfOfTheThreadsWaitAndTheNextAsksTheOrigin) {
+  Exchange filler(nginx_, policy_.get(), {});
+  ASSERT_EQ(filler.begin(), MCS_FORWARD);
+  mcs_set_capacity(httpd_, 5, 1);
+  EXPECT_EQ(mcs_is_crowded(httpd_, 60000), 0);
+  std::vector<std::unique_ptr<BlockedThread>> threads;
+  for (std::uint64_t i = 1; i <= 2; ++i) {
+    threads.push_back(std::make_unique<BlockedThread>(httpd_, policy_.get()));
+    expect_waiting(*httpd_, i);
+  }
+  Exchange third(httpd_, policy_.get(), {});
+  EXPECT_EQ(third.begin(), MCS_FORWARD);
+  EXPECT_EQ(third.response().fill, 0);
+  EXPECT_EQ(mcs_is_crowded(httpd_, 60000), 1);
+  EXPECT_EQ(mcs_is_crowded(httpd_, 0), 0);
+  // For one whose connection waits and no thread there is room where not half of them do.
+  Exchange connection(httpd_, policy_.get(), {}, &waiter_);
+  EXPECT_EQ(connection.begin(), MCS_WAIT);
+
+  ASSERT_EQ(filler.head(200, kFresh), MCS_STORE);
+  filler.body("a");
+  ASSERT_TRUE(filler.end());
+  for (const auto& thread : threads) {
+    thread->thread.join();
+    EXPECT_EQ(thread->outcome, MCS_RESPONSE);
+  }
+  connection.close();
+  EXPECT_EQ(cache::Pins::area(*httpd_->instance, httpd_->instance->slot_number()).waiting.load(), 0U);
+}
+
+TEST_F(CollapsingTest, OfProcessesWithOneThreadHalfWait) {
+  Exchange filler(nginx_, policy_.get(), {});
+  ASSERT_EQ(filler.begin(), MCS_FORWARD);
+  std::vector<mcs_process*> children;
+  for (int i = 0; i < 4; ++i) {
+    children.push_back(domain_.join("prefork/2.4", 0));
+    mcs_set_capacity(children.back(), 1, 4);
+  }
+  std::vector<std::unique_ptr<BlockedThread>> waiting;
+  for (int i = 0; i < 2; ++i) {
+    waiting.push_back(std::make_unique<BlockedThread>(children[static_cast<std::size_t>(i)],
+                                                      policy_.get()));
+    expect_waiting(*children[static_cast<std::size_t>(i)], 1);
+  }
+  Exchange third(children[2], policy_.get(), {});
+  EXPECT_EQ(third.begin(), MCS_FORWARD);
+  policy_.set("lock_busy 503");
+  Exchange fourth(children[3], policy_.get(), {});
+  EXPECT_EQ(fourth.begin(), MCS_RESPONSE);
+  EXPECT_EQ(fourth.reply().status, 503);
+  ASSERT_EQ(filler.head(200, kFresh), MCS_STORE);
+  filler.body("a");
+  ASSERT_TRUE(filler.end());
+  waiting.clear();
+}
+
+TEST_F(CollapsingTest, OfConnectionsHalfWaitIfThatIsConfigured) {
+  Exchange filler(nginx_, policy_.get(), {});
+  ASSERT_EQ(filler.begin(), MCS_FORWARD);
+  mcs_set_capacity(httpd_, 4, 1);
+  std::vector<int> names(4);
+  std::vector<std::unique_ptr<Exchange>> waiting;
+  const auto next = [&] {
+    waiting.push_back(
+        std::make_unique<Exchange>(httpd_, policy_.get(), Request{}, &names[waiting.size()]));
+    return waiting.back()->begin();
+  };
+  EXPECT_EQ(next(), MCS_WAIT);
+  EXPECT_EQ(next(), MCS_WAIT);
+  EXPECT_EQ(next(), MCS_WAIT);
+  policy_.set("lock_busy pass");
+  EXPECT_EQ(next(), MCS_FORWARD);
+}
+
 // More of them than the ledger of a small domain has places.
 TEST_F(CollapsingTest, ACrowdNeedsOnePinOfItsProcess) {
   constexpr std::size_t kCrowd = 700;

@@ -58,6 +58,52 @@ TEST_F(SitesTest, WithoutAReserveTheQuietOneWouldBeGone) {
   EXPECT_LT(present(m, "/q", 100), 50U);
 }
 
+// Somebody counts, and no running configuration names the quiet one.
+void count_often(const Member& m) {
+  for (std::uint64_t i = 0; i <= kWithdrawn; ++i) m.cache->recount_sites(true);
+}
+
+TEST_F(SitesTest, WhatNoRunningConfigurationNamesHasNothingReserved) {
+  const Member m = join();
+  for (unsigned i = 0; i < 100; ++i) ASSERT_TRUE(put(m, &kQuiet, "/q" + std::to_string(i), 9000));
+  for (std::uint64_t i = 0; i < 3 * kWithdrawn; ++i) {
+    m.cache->recount_sites(true);
+    m.cache->sites().keep("quiet");
+    m.cache->sites().keep("unknown");
+  }
+  EXPECT_EQ(usage("quiet").reserve, kMiB / kUnitBytes);
+  count_often(m);
+  EXPECT_EQ(usage("quiet").reserve, 0U);
+  for (unsigned i = 0; i < 3000; ++i) EXPECT_TRUE(put(m, &kNoisy, "/n" + std::to_string(i), 9000));
+  EXPECT_LT(present(m, "/q", 100), 50U);
+}
+
+TEST_F(SitesTest, AReserveIsBackAsSoonAsItsSiteIsNamedAgain) {
+  const Member m = join();
+  for (unsigned i = 0; i < 100; ++i) ASSERT_TRUE(put(m, &kQuiet, "/q" + std::to_string(i), 9000));
+  count_often(m);
+  ASSERT_EQ(usage("quiet").reserve, 0U);
+  m.cache->sites().keep("quiet");
+  EXPECT_EQ(usage("quiet").reserve, kMiB / kUnitBytes);
+  count_often(m);
+  ASSERT_TRUE(put(m, &kQuiet, "/q0", 9000));
+  EXPECT_EQ(usage("quiet").reserve, kMiB / kUnitBytes);
+  for (unsigned i = 0; i < 3000; ++i) EXPECT_TRUE(put(m, &kNoisy, "/n" + std::to_string(i), 9000));
+  EXPECT_EQ(present(m, "/q", 100), 100U);
+}
+
+// However many count, time passes once.
+TEST_F(SitesTest, TwoWhoCountAgeASiteNoFaster) {
+  const Member m = join();
+  const Member other = join();
+  ASSERT_TRUE(put(m, &kQuiet, "/q", 9000));
+  for (std::uint64_t i = 0; i < kWithdrawn - 2; ++i) {
+    m.cache->recount_sites(true);
+    other.cache->recount_sites(true);
+  }
+  EXPECT_EQ(usage("quiet").reserve, kMiB / kUnitBytes);
+}
+
 TEST_F(SitesTest, BeyondItsReserveASiteIsEvictedLikeAnyOther) {
   const Member m = join();
   for (unsigned i = 0; i < 400; ++i) ASSERT_TRUE(put(m, &kQuiet, "/q" + std::to_string(i), 9000));
