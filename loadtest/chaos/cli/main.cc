@@ -51,6 +51,8 @@ constexpr Campaign kCampaigns[] = {
     {"churn", "mcs-nodes", "churn", "nodes and their servers come and go at random"},
     {"false-expulsions", "mcs-nodes", "false-expulsions",
      "stall processes under load; nobody may be expelled"},
+    {"os-crash", "mcs-os-crash", nullptr,
+     "crash, cut off and stop operating systems that share the cache (QEMU guests; takes long)"},
     {"purges", "mcs-proxied", "purges",
      "purge keys, prefixes and tags while clients of both servers read"},
 };
