@@ -361,8 +361,14 @@ Result<std::unique_ptr<Domain>> Domain::attach(const DomainSpec& here) {
     if (auto ok = give(file, *ids); !ok) return tl::unexpected(ok.error());
     const auto segment = Segment::open(file, here.layout_hash);
     if (!segment) return tl::unexpected(segment.error());
+    if (header->node != node) {
+      return fail(ErrorCode::kDamaged,
+                  fmt::format("byte {} of {} is where node {} should be, but node {} is there; make the "
+                              "domain again with 'gsm-emu up NAME --device {}'",
+                              place.offset, here.device, node, header->node, here.device));
+    }
     nodes = header->node_count;
-    name = header->domain;
+    name.assign(header->domain, ::strnlen(header->domain, sizeof header->domain));
     place.offset += place.bytes;
   }
   if (auto ok = check_name(name); !ok) return tl::unexpected(ok.error());

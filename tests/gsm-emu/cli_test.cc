@@ -151,6 +151,31 @@ class GsmEmuTest : public testing::Test {
 
 // ---- up, status, down
 
+TEST_F(GsmEmuTest, ADomainOnADeviceIsAttachedByOtherKernels) {
+  const std::string device = directory() + "/device";
+  std::ofstream(device).put('\0');
+  std::filesystem::resize_file(device, 32 << 20);
+  const auto made = run({"up", "d", "--device", device, "--nodes", "2", "--memory", "16m",
+                         "--separate-kernels", "--node-limit-ms", "2500"});
+  ASSERT_EQ(made.exit_code, 0) << made.err;
+  const loadtest::TempDir there("/dev/shm", "gsmtest");
+  const auto attach = [&] {
+    return *loadtest::run_process({tool_.string(), "attach", device, "--directory", there.path().string(),
+                                   "--mode", "0666", "--json"});
+  };
+  const json attached = json::parse(attach().out, nullptr, false);
+  ASSERT_TRUE(attached.is_object());
+  EXPECT_EQ(attached["name"], "d");
+  EXPECT_EQ(attached["nodes"], 2);
+  EXPECT_EQ(attached["node_limit_ms"], 2500);
+  EXPECT_EQ(attached["separate_kernels"], true);
+  expect_error(attach(), "cannot attach domain d");
+  EXPECT_EQ(run_json({"status", "d"})[0]["nodes"][1]["state"], "ok");
+  expect_error(run({"lose", "d", "1"}), "lies on a device");
+  expect_error(run({"damage", "d", "1", "--offset", "9000"}), "lies on a device");
+  expect_error(run({"crash", "d", "1"}), "lies on a device");
+}
+
 TEST_F(GsmEmuTest, UpMakesADomainAndDownRemovesIt) {
   const json made =
       run_json({"up", "d", "--nodes", "3", "--memory", "16M", "--remote-penalty", "12"});
