@@ -270,8 +270,9 @@ bool GlobalCache::evict_until(std::uint32_t segment, std::uint64_t units,
       retired += evict_at_hand(segment, reserves, others);
       fruitless = others || reserves == nullptr ? 0 : fruitless + 1;
     }
-    // Reads all ledgers: not for the same entries again, which slow readers may keep for long.
-    if (retired >= units || (limbo_used_.count() > kLimbo / 2 && retired != seen)) {
+    // Reads all ledgers, and waits for locks that a stopped process holds: not for the same entries
+    // again, which slow readers may keep for long.
+    if (retired != seen && (retired >= units || limbo_used_.count() > kLimbo / 2)) {
       seen = retired;
       // What somebody still reads does not help: go on until something was really freed.
       if (reclaim(true) > 0) return true;

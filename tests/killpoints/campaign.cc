@@ -45,7 +45,7 @@ CampaignResult Campaign::run() {
   for (std::uint64_t number = options_.from_case; number < cases.size(); ++number) {
     const Case& wanted = cases[number];
     const std::uint64_t from = number == options_.from_case ? options_.from_kill : 0;
-    if (time_is_up() && !options_.all_distinct) {
+    if (number >= options_.to_case || (time_is_up() && !options_.all_distinct)) {
       stop_at(number, from);
       break;
     }
@@ -200,24 +200,77 @@ void Campaign::kill_all_pairs(std::uint64_t number, std::uint64_t from) {
   std::vector<std::uint64_t> kills = distinct_kills(random, whole.stores);
   kills.push_back(~0ULL);
   seen_.clear();
-  for (std::uint64_t i = 0; i < kills.size(); ++i) {
+  seen_first_.clear();
+  for (std::uint64_t i = from; i < kills.size(); ++i) {
+    // Only here, so that what several runs count adds up.
+    if (time_is_up()) return stop_at(number, i);
     std::mt19937_64 of_this(options_.seed * 1000003 + number * 10007 + i);
-    if (i < from) continue;
-    for (const bool eager : {false, true}) {
-      if (time_is_up()) return stop_at(number, i);
-      trace_recovery_ = true;
-      const Outcome outcome = one(kills[i], 0, eager);
-      trace_recovery_ = false;
-      count(outcome);
-      for (const std::uint64_t second : distinct_kills(of_this, outcome.recovery_stores)) {
-        if (time_is_up()) return stop_at(number, i);
-        skip_seen_ = true;
-        one(kills[i], second, eager);
-        skip_seen_ = false;
-      }
-    }
+    for (const bool eager : {false, true}) pairs_of(kills[i], eager, of_this);
   }
   check_harness();
+}
+
+// A death that leaves memory as an earlier one did is not followed any further.
+void Campaign::pairs_of(std::uint64_t kill, bool eager, std::mt19937_64& random) {
+  Outcome outcome;
+  die_at(kill, outcome);
+  const std::uint64_t print = fingerprint() * 2 + (eager ? 1 : 0);
+  if (const auto seen = seen_first_.find(print); seen != seen_first_.end()) {
+    count(outcome);
+    result_.double_kills += seen->second;
+    result_.same += seen->second;
+    return;
+  }
+  trace_recovery_ = true;
+  outcome = one(kill, 0, eager);
+  trace_recovery_ = false;
+  count(outcome);
+  std::vector<std::uint64_t> seconds = distinct_kills(random, outcome.recovery_stores);
+  std::sort(seconds.begin(), seconds.end());
+  kill_recoverer_at_each(kill, seconds, eager);
+  seen_first_.emplace(print, seconds.size());
+}
+
+// Goes once through the recovery and stops before each of the stores: there its process dies, the
+// others come to rest, and then everything is as it was at that store and goes on.
+void Campaign::kill_recoverer_at_each(std::uint64_t kill, const std::vector<std::uint64_t>& seconds,
+                                      bool eager) {
+  Outcome outcome;
+  if (seconds.empty() || !die_at(kill, outcome)) return;
+  const Others others = those_left();
+  if (world_.violated()) return;
+  look(others.worker, true);
+  const std::function<void()> body = [&] { recover(others.worker, eager); };
+  hooks.stores = 0;
+  hooks.kill_before = seconds[0];
+  hooks.pause = true;
+  ActorEnd end = run_actor(others.worker, body);
+  for (std::size_t i = 0; end == ActorEnd::kSuspended; end = resume_actor(others.worker)) {
+    hooks.kill_before = 0;
+    hooks.pause = false;
+    ++result_.double_kills;
+    if (seen_.insert(fingerprint() * 2 + (eager ? 1 : 0)).second) {
+      outcome.second_where = hooks.last;
+      outcome.second_killed = true;
+      world_.save(instant_);
+      Others left = others;
+      if (go_on_without_recoverer(left, eager)) come_to_rest(left, eager);
+      if (world_.violated()) report(kill, seconds[i], eager, outcome);
+      world_.clear_violation();
+      world_.go_back(instant_);
+    } else {
+      ++result_.same;
+    }
+    if (++i == seconds.size()) return;
+    hooks.kill_before = seconds[i];
+    hooks.pause = true;
+  }
+  hooks.kill_before = 0;
+  hooks.pause = false;
+  // The first run had all of these stores.
+  result_.reports.push_back(fmt::format("the harness itself: {} from \"{}\" is not the same twice",
+                                        operation_->name, start_->name));
+  ++result_.violations;
 }
 
 void Campaign::kill_at_distinct_points() {
@@ -331,13 +384,12 @@ Campaign::Outcome Campaign::one(std::uint64_t kill, std::uint64_t second, bool e
   return outcome;
 }
 
-Campaign::Outcome Campaign::one_as_it_is(std::uint64_t kill, std::uint64_t second, bool eager) {
+// Runs the operation up to its store number `kill`. False: it hangs.
+bool Campaign::die_at(std::uint64_t kill, Outcome& outcome) {
   world_.restore(snapshot_);
   world_.clear_violation();
-  Outcome outcome;
   const unsigned victim = operation_->victim;
   const std::function<void()> act = [&] { operation_->run(world_, *start_, victim); };
-
   hooks.stores = 0;
   hooks.kill_before = kill == ~0ULL ? 0 : kill;
   const ActorEnd end = run_actor(victim, act);
@@ -346,15 +398,20 @@ Campaign::Outcome Campaign::one_as_it_is(std::uint64_t kill, std::uint64_t secon
   outcome.where = hooks.last;
   if (end == ActorEnd::kHung) {
     world_.violate("the operation hangs");
-  } else {
-    if (end == ActorEnd::kFinished) {
-      flush_delayed();
-    } else {
-      drop_delayed();
-    }
-    world_.declare_dead(victim);
-    aftermath(outcome, second, eager);
+    return false;
   }
+  if (end == ActorEnd::kFinished) {
+    flush_delayed();
+  } else {
+    drop_delayed();
+  }
+  world_.declare_dead(victim);
+  return true;
+}
+
+Campaign::Outcome Campaign::one_as_it_is(std::uint64_t kill, std::uint64_t second, bool eager) {
+  Outcome outcome;
+  if (die_at(kill, outcome)) aftermath(outcome, second, eager);
   if (second != 0) ++result_.double_kills;
   if (world_.violated()) report(kill, second, eager, outcome);
   return outcome;
@@ -414,32 +471,39 @@ void Campaign::finish_the_living() {
   }
 }
 
-void Campaign::aftermath(Outcome& outcome, std::uint64_t second, bool eager) {
-  std::vector<unsigned> survivors;
-  for (const unsigned m : {kFirstSurvivor, kSecondSurvivor, kThirdSurvivor}) {
-    if (world_.member(m).alive) survivors.push_back(m);
+bool Campaign::choose_worker(Others& others) {
+  if (others.survivors.empty()) {
+    const unsigned m = kLateJoiners[others.late++];
+    world_.as(m, [&] {
+      if (!world_.join(m)) world_.violate("nobody lives and nobody can join");
+    });
+    others.survivors.push_back(m);
   }
-  std::size_t late = 0;
-  const auto survivor = [&]() -> unsigned {
-    if (survivors.empty()) {
-      const unsigned m = kLateJoiners[late++];
-      world_.as(m, [&] {
-        if (!world_.join(m)) world_.violate("nobody lives and nobody can join");
-      });
-      if (world_.violated()) return m;
-      survivors.push_back(m);
-    }
-    return survivors.front();
-  };
-  unsigned m = survivor();
-  if (world_.violated()) return;
-  look(m, true);
+  others.worker = others.survivors.front();
+  return !world_.violated();
+}
 
-  const std::function<void()> recover = [&] {
-    if (eager) work_beside_the_dead(m);
-    world_.member(m).instance->recover_all("test");
-    world_.pass_on(m);
-  };
+Campaign::Others Campaign::those_left() {
+  Others others;
+  for (const unsigned m : {kFirstSurvivor, kSecondSurvivor, kThirdSurvivor}) {
+    if (world_.member(m).alive) others.survivors.push_back(m);
+  }
+  choose_worker(others);
+  return others;
+}
+
+void Campaign::recover(unsigned m, bool eager) {
+  if (eager) work_beside_the_dead(m);
+  world_.member(m).instance->recover_all("test");
+  world_.pass_on(m);
+}
+
+void Campaign::aftermath(Outcome& outcome, std::uint64_t second, bool eager) {
+  Others others = those_left();
+  if (world_.violated()) return;
+  look(others.worker, true);
+
+  const std::function<void()> body = [&] { recover(others.worker, eager); };
   if (trace_recovery_) {
     trace_.resize(kMostStores);
     hooks.trace = trace_.data();
@@ -447,7 +511,7 @@ void Campaign::aftermath(Outcome& outcome, std::uint64_t second, bool eager) {
   }
   hooks.stores = 0;
   hooks.kill_before = second;
-  const ActorEnd end = run_actor(m, recover);
+  const ActorEnd end = run_actor(others.worker, body);
   hooks.kill_before = 0;
   hooks.trace_size = 0;
   outcome.recovery_stores = hooks.stores;
@@ -459,30 +523,36 @@ void Campaign::aftermath(Outcome& outcome, std::uint64_t second, bool eager) {
   }
   if (end == ActorEnd::kKilled) {
     drop_delayed();
-    world_.declare_dead(m);
     if (skip_seen_ && !seen_.insert(fingerprint() * 2 + (eager ? 1 : 0)).second) {
       ++result_.same;
       return;
     }
-    survivors.erase(survivors.begin());
-    m = survivor();
-    if (world_.violated()) return;
-    look(m, !eager);
-    world_.as(m, [&] {
-      if (eager) work_beside_the_dead(m);
-      world_.member(m).instance->recover_all("test");
-      world_.pass_on(m);
-    });
+    if (!go_on_without_recoverer(others, eager)) return;
   } else {
     flush_delayed();
   }
+  come_to_rest(others, eager);
+}
+
+bool Campaign::go_on_without_recoverer(Others& others, bool eager) {
+  world_.declare_dead(others.worker);
+  others.survivors.erase(others.survivors.begin());
+  if (!choose_worker(others)) return false;
+  look(others.worker, !eager);
+  world_.as(others.worker, [&] { recover(others.worker, eager); });
+  return true;
+}
+
+void Campaign::come_to_rest(Others& others, bool eager) {
+  std::vector<unsigned>& survivors = others.survivors;
+  const unsigned m = others.worker;
   look(m, !eager);
   world_.as(m, [&] { world_.check_woken(); });
   finish_the_living();
   // What a stopped process held up is tried again.
   world_.as(m, [&] { world_.member(m).instance->recover_all("test"); });
   if (survivors.size() == 1 && !world_.violated()) {
-    const unsigned next = kLateJoiners[late++];
+    const unsigned next = kLateJoiners[others.late++];
     world_.as(next, [&] {
       if (world_.join(next)) survivors.push_back(next);
     });

@@ -26,6 +26,7 @@ struct CampaignOptions {
   bool all_pairs = false;         // every distinct point with every distinct store of its recovery
   std::uint64_t from_case = 0;    // where an earlier run came to its end: CampaignResult.next_…
   std::uint64_t from_kill = 0;
+  std::uint64_t to_case = ~std::uint64_t{0};  // for another run: where it goes on
   std::string only_operation;     // empty: all
   std::string only_state;
   bool stop_at_violation = false;
@@ -95,7 +96,22 @@ class Campaign {
   Outcome learn();
   Outcome one(std::uint64_t kill, std::uint64_t second, bool eager);
   Outcome one_as_it_is(std::uint64_t kill, std::uint64_t second, bool eager);
+  // Who is left, and who works for them.
+  struct Others {
+    std::vector<unsigned> survivors;
+    std::size_t late = 0;  // joiners that came because nobody was left
+    unsigned worker = 0;
+  };
+  Others those_left();
+  bool choose_worker(Others& others);
+  void recover(unsigned worker, bool eager);
   void aftermath(Outcome& outcome, std::uint64_t second, bool eager);
+  bool go_on_without_recoverer(Others& others, bool eager);
+  void come_to_rest(Others& others, bool eager);
+  bool die_at(std::uint64_t kill, Outcome& outcome);
+  void pairs_of(std::uint64_t kill, bool eager, std::mt19937_64& random);
+  void kill_recoverer_at_each(std::uint64_t kill, const std::vector<std::uint64_t>& seconds,
+                              bool eager);
   void work_beside_the_dead(unsigned survivor);
   void finish_the_living();
   void look(unsigned m, bool must_hit);
@@ -120,6 +136,9 @@ class Campaign {
   bool trace_recovery_ = false;       // … or of its recoverer's
   // What memory looked like when a second one died; no use in seeing how it goes on from there twice.
   std::set<std::uint64_t> seen_;
+  // … and when the first one died, with the number of pairs that were tried from there.
+  std::map<std::uint64_t, std::uint64_t> seen_first_;
+  World::Instant instant_;
   bool skip_seen_ = false;
   std::set<unsigned> keys_;       // ever stored in this world
   std::set<unsigned> must_hit_;   // there before and after the operation

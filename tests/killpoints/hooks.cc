@@ -89,7 +89,11 @@ void announce(const Access& access) {
       if (hooks.stores < hooks.trace_size) hooks.trace[hooks.stores] = place_of(access);
       if (++hooks.stores == hooks.kill_before) {
         hooks.last = access;
-        die();
+        if (hooks.pause) {
+          yield_actor();
+        } else {
+          die();
+        }
       }
     }
   }
@@ -235,8 +239,10 @@ void begin_undo() {
   drop_delayed();
 }
 
-void rewind() {
-  while (undo.count > 0) {
+std::size_t undo_mark() { return undo.count; }
+
+void rewind(std::size_t mark) {
+  while (undo.count > mark) {
     const Undo& entry = undo.entries[--undo.count];
     __real_memcpy(entry.address, entry.old, entry.size);
   }

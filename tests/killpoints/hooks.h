@@ -51,6 +51,7 @@ struct Hooks {
   bool log_undo = false;
   std::uint64_t stores = 0;       // by the running actor since it was armed
   std::uint64_t kill_before = 0;  // 0: never; 1: the first store
+  bool pause = false;             // yield there instead of dying, so that it can go on as well
   std::uint64_t steps = 0;        // accesses of all actors since the world was rewound
   std::uint64_t step_limit = 0;   // more than this is a hang; 0: no limit
   Access last;                    // the store before which the actor died
@@ -65,8 +66,10 @@ extern Hooks hooks;
 
 /// Forget the undo log; shared memory is now what rewind() comes back to.
 void begin_undo();
-/// Undo all logged stores, newest first.
-void rewind();
+/// How much has been logged: what rewind() may come back to as well.
+std::size_t undo_mark();
+/// Undo all logged stores since the mark, newest first.
+void rewind(std::size_t mark = 0);
 /// Perform a store that a kDelay mutation holds back. Call when an actor ends alive.
 void flush_delayed();
 /// Drop it: its actor was killed.

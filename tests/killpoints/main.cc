@@ -122,6 +122,8 @@ int main(int argc, char** argv) {
   app.add_option("--from", from,
                  "with --all-pairs or --exhaustive: go on where another run (of the same seed) says "
                  "that its time was up, CASE:KILL");
+  app.add_option("--to", options.to_case,
+                 "with --all-pairs or --exhaustive: leave this case and what follows it to another run");
   app.add_flag("--all-distinct", options.all_distinct,
                "finish all distinct points even if that takes longer than the limits");
   app.add_option("--seed", options.seed, "of what is sampled; 0 draws one")->capture_default_str();

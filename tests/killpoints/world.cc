@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -32,14 +33,29 @@ std::uint32_t size_of(const WorldState& state, unsigned key, unsigned version) {
   return state.body_bytes[key] == 0 ? 0 : state.body_bytes[key] + version * 13;
 }
 
-void make_body(unsigned key, unsigned version, std::vector<std::byte>& body) {
-  std::uint64_t x = (static_cast<std::uint64_t>(key) << 32 | version) * 0x9e3779b97f4a7c15ULL + 1;
-  for (std::size_t i = 0; i < body.size(); i += 8) {
-    x ^= x << 13;
-    x ^= x >> 7;
-    x ^= x << 17;
-    std::memcpy(&body[i], &x, std::min<std::size_t>(8, body.size() - i));
+// What a version of a key is made of. Kept for good, outside of what is rewound: made anew at every look
+// it took most of a campaign's time. A shorter body is the beginning of a longer one.
+std::span<const std::byte> body_of(unsigned key, unsigned version, std::size_t bytes) {
+  struct Body {
+    std::byte* at = nullptr;
+    std::size_t bytes = 0;
+  };
+  static std::array<std::array<Body, 32>, kKeys> bodies;
+  Body& body = bodies[key][version];
+  if (body.bytes < bytes) {
+    std::free(body.at);
+    const std::size_t words = (bytes + 7) / 8;
+    body = {static_cast<std::byte*>(std::malloc(words * 8)), words * 8};
+    if (body.at == nullptr) std::abort();
+    std::uint64_t x = (static_cast<std::uint64_t>(key) << 32 | version) * 0x9e3779b97f4a7c15ULL + 1;
+    for (std::size_t i = 0; i < words; ++i) {
+      x ^= x << 13;
+      x ^= x >> 7;
+      x ^= x << 17;
+      std::memcpy(body.at + i * 8, &x, 8);
+    }
   }
+  return {body.at, bytes};
 }
 
 }  // namespace
@@ -265,11 +281,10 @@ Put World::put_begin(unsigned m, unsigned k, unsigned version, cache::Fill& fill
 }
 
 Put World::put_body(unsigned k, unsigned version, cache::Fill& fill) {
-  std::vector<std::byte> body(size_of(*state_, k, version));
-  make_body(k, version, body);
+  const std::span<const std::byte> body = body_of(k, version, size_of(*state_, k, version));
   // Two appends, so that large bodies flush in between.
   const std::size_t half = body.size() / 2;
-  for (const auto& part : {std::span(body).first(half), std::span(body).subspan(half)}) {
+  for (const auto& part : {body.first(half), body.subspan(half)}) {
     const Append answer = fill.append(part);
     if (answer == Append::kNoSpace) return Put::kNoSpace;
     if (answer != Append::kOk) return Put::kFailed;
@@ -314,13 +329,12 @@ bool World::right_content(const cache::GlobalCache& cache, const cache::Hit& hit
     return false;
   }
   std::vector<std::byte> body(hit.body_bytes());
-  std::vector<std::byte> expected(hit.body_bytes());
   if (!cache.read_verified(hit, body.data())) {
     violate("key %u version %u: the body fails its check", k, version);
     return false;
   }
-  make_body(k, version, expected);
-  if (!body.empty() && std::memcmp(body.data(), expected.data(), body.size()) != 0) {
+  if (!body.empty() &&
+      std::memcmp(body.data(), body_of(k, version, body.size()).data(), body.size()) != 0) {
     violate("key %u version %u: the body is another's", k, version);
     return false;
   }
@@ -484,6 +498,20 @@ void World::restore(const Snapshot& snapshot) {
   rewind();
   restore_actors(snapshot.actors);
   hooks.steps = 0;
+}
+
+void World::save(Instant& instant) const {
+  save_actors(instant.actors);
+  instant.undo = undo_mark();
+  instant.stores = hooks.stores;
+  instant.steps = hooks.steps;
+}
+
+void World::go_back(const Instant& instant) {
+  rewind(instant.undo);
+  restore_actors(instant.actors);
+  hooks.stores = instant.stores;
+  hooks.steps = instant.steps;
 }
 
 const void* World::difference(const Snapshot& snapshot) const {

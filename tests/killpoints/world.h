@@ -170,6 +170,15 @@ class World {
   void load(const Snapshot& snapshot);
   /// From what happened since load(snapshot) or the last restore.
   void restore(const Snapshot& snapshot);
+  /// Where actors have come to since then; go_back() undoes only what they did after it.
+  struct Instant {
+    ActorMemory actors;
+    std::size_t undo = 0;
+    std::uint64_t stores = 0;
+    std::uint64_t steps = 0;
+  };
+  void save(Instant& instant) const;
+  void go_back(const Instant& instant);
   /// The first byte that differs from the snapshot, nullptr: none.
   const void* difference(const Snapshot& snapshot) const;
 
