@@ -401,6 +401,7 @@ SpaceAnswer GlobalCache::make_room(Link entry, Descriptor& d, std::uint64_t unit
   const std::uint32_t site = site_of(d);
   if (site != 0 && !keep_quota(site, units)) return SpaceAnswer::kFull;
   unsigned failures = 0;
+  unsigned fruitless = 0;
   while (units > 0) {
     // Large bodies in fair pieces, small ones in whatever there is.
     const std::uint64_t min_units = units >= 64 ? 16 : units >= 16 ? 4 : 1;
@@ -411,12 +412,16 @@ SpaceAnswer GlobalCache::make_room(Link entry, Descriptor& d, std::uint64_t unit
       sites_.add(site, extent.units());
       units -= std::min(units, extent.units());  // whole pages may be more
       failures = 0;
+      fruitless = 0;
       continue;
     }
-    if (answer == SpaceAnswer::kLost || ++failures > 64) return answer;
+    // Others may have taken what was freed; but where nothing is, on any node, all is held by somebody.
+    if (answer == SpaceAnswer::kLost || ++failures > 64 || fruitless > 4 + memory_.nodes()) {
+      return answer;
+    }
     std::uint32_t segment = instance_.node();
     if (failures > 4) segment = (segment + failures) % memory_.nodes();
-    evict_some(segment, std::min<std::uint64_t>(units, 4 * kGroupUnits));
+    if (!evict_some(segment, std::min<std::uint64_t>(units, 4 * kGroupUnits))) ++fruitless;
   }
   return SpaceAnswer::kOk;
 }

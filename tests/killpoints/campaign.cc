@@ -268,8 +268,9 @@ void Campaign::kill_recoverer_at_each(std::uint64_t kill, const std::vector<std:
   hooks.kill_before = 0;
   hooks.pause = false;
   // The first run had all of these stores.
-  result_.reports.push_back(fmt::format("the harness itself: {} from \"{}\" is not the same twice",
-                                        operation_->name, start_->name));
+  result_.reports.push_back(fmt::format(
+      "the harness itself: {} from \"{}\", killed before store {}: the recovery made {} stores, then {}",
+      operation_->name, start_->name, kill, seconds.back(), hooks.stores));
   ++result_.violations;
 }
 

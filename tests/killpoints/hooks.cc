@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <utility>
 #include <vector>
 
@@ -21,6 +22,7 @@ void* __real_memcpy(void* to, const void* from, std::size_t n);
 void* __real_memmove(void* to, const void* from, std::size_t n);
 void* __real_memset(void* to, int byte, std::size_t n);
 int __real_pthread_mutex_lock(pthread_mutex_t* mutex);
+int __real_clock_gettime(clockid_t clock, timespec* time);
 }
 
 namespace mcs::killpoints {
@@ -83,6 +85,7 @@ void die() {
 // Before an access of the running actor; may not return.
 void announce(const Access& access) {
   if (hooks.in_actor) {
+    ++hooks.clock;
     if (hooks.step_limit != 0 && ++hooks.steps > hooks.step_limit) end_actor(ActorEnd::kHung);
     if (hooks.before_access != nullptr) hooks.before_access(access);
     if (access.write) {
@@ -376,6 +379,15 @@ int __wrap_snprintf(char* to, std::size_t n, const char* format, ...) {
 }
 
 // Waiting for another actor: let it run.
+int __wrap_clock_gettime(clockid_t clock, timespec* time) {
+  if (!hooks.in_actor) return __real_clock_gettime(clock, time);
+  constexpr std::uint64_t kNsPerAccess = 20;
+  constexpr std::uint64_t kBegin = 1000000ULL * 1000000000;
+  const std::uint64_t now = kBegin + ++hooks.clock * kNsPerAccess;
+  *time = {static_cast<time_t>(now / 1000000000), static_cast<long>(now % 1000000000)};
+  return 0;
+}
+
 int __wrap_sched_yield() {
   if (hooks.in_actor && hooks.before_access != nullptr) {
     hooks.before_access({nullptr, 0, false, SITE, 0});

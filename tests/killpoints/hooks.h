@@ -54,6 +54,7 @@ struct Hooks {
   bool pause = false;             // yield there instead of dying, so that it can go on as well
   std::uint64_t steps = 0;        // accesses of all actors since the world was rewound
   std::uint64_t step_limit = 0;   // more than this is a hang; 0: no limit
+  std::uint64_t clock = 0;        // what time actors read: accesses too, so that all is the same twice
   Access last;                    // the store before which the actor died
   std::uint64_t* trace = nullptr;  // place_of() of each store goes here
   std::size_t trace_size = 0;

@@ -477,6 +477,7 @@ void World::save(Snapshot& snapshot) {
     snapshot.segments.emplace_back(at, at + segment.header().size);
   }
   snapshot.state = state_;
+  snapshot.clock = hooks.clock;
   begin_undo();
 }
 
@@ -492,12 +493,14 @@ void World::load(const Snapshot& snapshot) {
   }
   attach_ranges();
   hooks.steps = 0;
+  hooks.clock = snapshot.clock;
 }
 
 void World::restore(const Snapshot& snapshot) {
   rewind();
   restore_actors(snapshot.actors);
   hooks.steps = 0;
+  hooks.clock = snapshot.clock;
 }
 
 void World::save(Instant& instant) const {
@@ -505,6 +508,7 @@ void World::save(Instant& instant) const {
   instant.undo = undo_mark();
   instant.stores = hooks.stores;
   instant.steps = hooks.steps;
+  instant.clock = hooks.clock;
 }
 
 void World::go_back(const Instant& instant) {
@@ -512,6 +516,7 @@ void World::go_back(const Instant& instant) {
   restore_actors(instant.actors);
   hooks.stores = instant.stores;
   hooks.steps = instant.steps;
+  hooks.clock = instant.clock;
 }
 
 const void* World::difference(const Snapshot& snapshot) const {

@@ -164,6 +164,7 @@ class World {
     ActorMemory actors;
     std::vector<std::vector<unsigned char>> segments;
     WorldState* state = nullptr;
+    std::uint64_t clock = 0;
   };
   void save(Snapshot& snapshot);
   /// From any other snapshot or world.
@@ -176,6 +177,7 @@ class World {
     std::size_t undo = 0;
     std::uint64_t stores = 0;
     std::uint64_t steps = 0;
+    std::uint64_t clock = 0;
   };
   void save(Instant& instant) const;
   void go_back(const Instant& instant);

@@ -156,6 +156,42 @@ TEST_F(EvictionTest, OneStoppedLockHolderIsWaitedForAFewTimesOnly) {
   expect_clean();
 }
 
+// A fill for which there is no room because a stopped process holds the locks of all space: what it has
+// retired once is not tried again at every step of the hand.
+TEST_F(EvictionTest, WhatCannotBeFreedIsTriedOncePerEntry) {
+  Member m;
+  auto joined = runtime::Instance::join(*domain_, liveness_, {.server = "server/1", .busy_spins = 8});
+  ASSERT_TRUE(joined);
+  m.instance = std::move(*joined);
+  m.cache = std::make_unique<GlobalCache>(*domain_, *m.instance, nullptr);
+  m.instance->activate();
+  constexpr unsigned kEntries = 20;
+  for (unsigned i = 0; i < kEntries; ++i) ASSERT_EQ(put(m, key_of(i), 9000), Begin::kFilling);
+  const Member stopped[] = {join(), join()};
+  const Memory& memory = m.cache->memory();
+  std::vector<std::unique_ptr<runtime::Instance::Op>> held;
+  for (std::uint64_t g = 0; g < memory.geometry().groups; ++g) {
+    held.push_back(std::make_unique<runtime::Instance::Op>(*stopped[g % 2].instance));
+    Group& group = memory.group(0, g);
+    ASSERT_TRUE(held.back()->try_lock(group.lock, memory.lock_ref(0, group.lock))) << g;
+  }
+  bool ok = true;
+  put(m, "/new", 9000, &ok);
+  EXPECT_FALSE(ok);
+  std::uint64_t waits = 0;
+  for (const Member& holder : stopped) {
+    waits += m.instance->control(holder.slot()).blocked.load();
+  }
+  EXPECT_GT(waits, 0U);
+  // A few for each entry, and a few for each place that the fill looked for.
+  EXPECT_LE(waits, 10 * kEntries + 4 * memory.geometry().groups);
+  held.clear();
+  m.cache->tick();
+  put(m, "/new", 9000, &ok);
+  EXPECT_TRUE(ok);
+  expect_clean();
+}
+
 // It had begun to write its record when it was stopped, and goes on when another one has the place.
 TEST_F(EvictionTest, APurgerThatWasStoppedCannotHideThePurgeOfAnother) {
   const Member m = join();
