@@ -7,7 +7,8 @@ namespace mcs::killpoints {
 Hooks hooks;
 
 void begin_undo() {}
-void rewind() {}
+std::size_t undo_mark() { return 0; }
+void rewind(std::size_t) {}
 void flush_delayed() {}
 void drop_delayed() {}
 
