@@ -40,11 +40,8 @@ struct Commands {
       u_char* name = names[count];
       const u_char* end =
           ngx_snprintf(name, kNameSize - 1, "%s%s", kRulePrefix, rules[i].nginx_name);
-      all[count++] = {{static_cast<size_t>(end - name), name},
-                      kAnyBlock | NGX_CONF_1MORE,
-                      set_rule,
-                      NGX_HTTP_LOC_CONF_OFFSET,
-                      0,
+      const ngx_str_t word = {static_cast<size_t>(end - name), name};
+      all[count++] = {word,   kAnyBlock | NGX_CONF_1MORE, set_rule, NGX_HTTP_LOC_CONF_OFFSET, 0,
                       nullptr};
     }
   }
@@ -256,18 +253,16 @@ char* merge_location_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   ngx_conf_merge_ptr_value(conf->no_store, outer->no_store, nullptr);
   if (conf->key == nullptr) conf->key = outer->key;
   mcs_policy_inherit(conf->policy, outer->policy);
-  if (conf->enabled) {
-    if (main->domain.name == nullptr) {
-      ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                         "\"mcs_cache on\" needs a domain: add \"mcs_domain NAME size=256m;\" "
-                         "to http{}");
-      return static_cast<char*>(NGX_CONF_ERROR);
-    }
-    return core->handler != nullptr
-               ? check_proxied_key_base(cf, main, conf)
-               : set_full_key_base(cf, main, conf, core->root_lengths != nullptr);
+  if (!conf->enabled) return NGX_CONF_OK;
+  if (main->domain.name == nullptr) {
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "\"mcs_cache on\" needs a domain: add \"mcs_domain NAME size=256m;\" "
+                       "to http{}");
+    return static_cast<char*>(NGX_CONF_ERROR);
   }
-  return NGX_CONF_OK;
+  return core->handler != nullptr
+             ? check_proxied_key_base(cf, main, conf)
+             : set_full_key_base(cf, main, conf, core->root_lengths != nullptr);
 }
 
 ngx_int_t add_handlers(ngx_conf_t* cf) noexcept {

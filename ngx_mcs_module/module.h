@@ -91,6 +91,11 @@ inline LocationConf* location_conf(ngx_http_request_t* r) noexcept {
   return static_cast<LocationConf*>(ngx_http_get_module_loc_conf(r, ngx_http_mcs_module));
 }
 
+inline const ngx_http_core_loc_conf_t* core_conf(const ngx_http_request_t* r) noexcept {
+  return static_cast<ngx_http_core_loc_conf_t*>(
+      ngx_http_get_module_loc_conf(r, ngx_http_core_module));
+}
+
 // Made at the first call in a location. nullptr: no memory.
 RequestContext* make_context(ngx_http_request_t* r) noexcept;
 

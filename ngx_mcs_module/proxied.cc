@@ -113,8 +113,7 @@ bool handed_on(ngx_http_request_t* r) noexcept {
 // was chosen by an `if`, an error or another handler: that one must be asked again. Patterns to purge
 // are for what was received.
 mcs_str target_of(ngx_http_request_t* r) noexcept {
-  const auto* core =
-      static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
+  const auto* core = core_conf(r);
   // An `if` has the name of its location, but not its flags.
   const bool named = core->name.len > 0 && core->name.data[0] == '@';
   const bool chosen = (core->noname && core->handler != nullptr) || handed_on(r) ||

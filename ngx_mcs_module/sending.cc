@@ -24,15 +24,13 @@ enum class Piece { kThere, kLater, kBroken };
 void send_pieces(ngx_http_request_t* r) noexcept;
 
 void release_pinned(void* data) noexcept {
-  if (joined_process != nullptr) {
-    mcs_response_release(joined_process, static_cast<mcs_response*>(data));
-  }
+  if (joined_process == nullptr) return;
+  mcs_response_release(joined_process, static_cast<mcs_response*>(data));
 }
 
 // The client is slow, or it was others' turn: go on when it can be written to again.
 void await_client(ngx_http_request_t* r) noexcept {
-  auto* core = static_cast<ngx_http_core_loc_conf_t*>(
-      ngx_http_get_module_loc_conf(r->main, ngx_http_core_module));
+  const auto* core = core_conf(r->main);
   ngx_event_t* writing = r->connection->write;
   if (!writing->delayed) ngx_add_timer(writing, core->send_timeout);
   if (ngx_handle_write_event(writing, core->send_lowat) != NGX_OK) {
@@ -165,6 +163,21 @@ bool must_copy(const ngx_http_request_t* r) noexcept {
          r->filter_need_in_memory || r->filter_need_temporary || r != r->main;
 }
 
+// The header waits in the socket for a body that comes from a file: one packet less, for which
+// tcp_nopush takes four calls.
+ngx_chain_t* send_together(ngx_connection_t* c, ngx_chain_t* in, off_t limit) noexcept {
+  const off_t size = in != nullptr ? in->buf->last - in->buf->pos : 0;
+  if (c->write->ready && size > 0 && !in->buf->in_file && in->next != nullptr &&
+      in->next->buf->in_file && (limit == 0 || limit > size)) {
+    const ssize_t sent = send(c->fd, in->buf->pos, static_cast<size_t>(size), MSG_MORE);
+    if (sent > 0) {  // what fails here fails below as well
+      c->sent += sent;
+      in = ngx_chain_update_sent(in, sent);
+    }
+  }
+  return ngx_send_chain(c, in, limit);
+}
+
 // One buffer for each piece of the body; nullptr: no memory.
 ngx_chain_t* make_chain(ngx_http_request_t* r, const ngx_str_t& path,
                         const mcs_response& response) noexcept {
@@ -185,6 +198,8 @@ ngx_chain_t* make_chain(ngx_http_request_t* r, const ngx_str_t& path,
     // Or nginx might send from the file what it has read for a filter that left it as it was.
     if (copies) r->connection->sendfile = 0;
     mcs_response_places(joined_process, &response, r->connection->sendfile, places);
+    ngx_connection_t* c = r->connection;
+    if (!copies && c->send_chain == ngx_send_chain) c->send_chain = send_together;
   }
   for (size_t i = 0; i < count; ++i) {
     ngx_buf_t& buffer = buffers[i];

@@ -13,28 +13,22 @@ mcs_str key_path(const ngx_http_core_loc_conf_t* core, const ngx_str_t& path,
     return {data, path.len};  // one location, many roots: only the whole path names the file
   }
   size_t begin = root_size;
-  if (begin == path.len && core->exact_match) {
-    while (begin > 0 && data[begin - 1] != '/') {  // an alias that is one file
-      --begin;
-    }
+  if (begin == path.len && core->exact_match) {  // an alias that is one file
+    while (begin > 0 && data[begin - 1] != '/') --begin;
   }
-  if (begin > 0 && data[begin - 1] == '/') {
-    --begin;  // an alias that ends with a slash
-  }
+  if (begin > 0 && data[begin - 1] == '/') --begin;  // an alias that ends with a slash
   return begin < path.len && data[begin] == '/' ? mcs_str{data + begin, path.len - begin}
                                                 : mcs_str{};
 }
 
 ngx_int_t set_headers(ngx_http_request_t* r, mcs_response response) noexcept {
-  const auto* core =
-      static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
   mcs_field fields[3];
   response.fields = fields;
   const auto add = [&](const char* name, const mcs_str& value) {
     if (value.size > 0) fields[response.field_count++] = {{name, ngx_strlen(name)}, value};
   };
   add("Last-Modified", response.last_modified_field);
-  add("ETag", core->etag ? response.etag : mcs_str{});
+  add("ETag", core_conf(r)->etag ? response.etag : mcs_str{});
   add("Cache-Status", response.cache_status_field);
   r->headers_out.status = static_cast<ngx_uint_t>(response.status);
   r->headers_out.content_length_n = static_cast<off_t>(response.body_length);
@@ -63,23 +57,19 @@ void resume(ngx_http_request_t* r, RequestContext* context, bool timed_out) noex
 
 // The file and, in the context, its key. NGX_DECLINED: there can be none.
 ngx_int_t find_file(ngx_http_request_t* r, RequestContext* context, ngx_str_t* path) noexcept {
-  const auto* core =
-      static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
   size_t root_size;
   const u_char* end = ngx_http_map_uri_to_path(r, path, &root_size, 0);
   if (end == nullptr) return NGX_HTTP_INTERNAL_SERVER_ERROR;
   path->len = static_cast<size_t>(end - path->data);
-  context->key_path = key_path(core, *path, root_size);
+  context->key_path = key_path(core_conf(r), *path, root_size);
   return context->key_path.size == 0 ? NGX_DECLINED : NGX_OK;
 }
 
 ngx_int_t static_handler(ngx_http_request_t* r) noexcept {
   const LocationConf* conf = location_conf(r);
-  const auto* core =
-      static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
   if (conf->file_policy == nullptr || joined_process == nullptr ||
       !(r->method & (NGX_HTTP_GET | NGX_HTTP_HEAD)) || r->uri.data[r->uri.len - 1] == '/' ||
-      r->post_action || core->disable_symlinks != NGX_DISABLE_SYMLINKS_OFF) {
+      r->post_action || core_conf(r)->disable_symlinks != NGX_DISABLE_SYMLINKS_OFF) {
     return NGX_DECLINED;
   }
 

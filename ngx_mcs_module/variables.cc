@@ -71,7 +71,6 @@ ngx_int_t add_variables(ngx_conf_t* cf) noexcept {
     ngx_http_variable_t* variable = ngx_http_add_variable(cf, &known.name, known.flags);
     if (variable == nullptr) return NGX_ERROR;
     variable->get_handler = known.get_handler;
-    variable->data = known.data;
   }
   return NGX_OK;
 }

@@ -75,13 +75,9 @@ Run find_pages(const Group& group, std::uint32_t wanted) {
 
 // What is worth whole pages: kWholePages units and more.
 constexpr std::uint32_t kWholePages = 64;
-Run find_room(const Group& group, std::uint32_t wanted, std::uint64_t min_units) {
-  if (wanted >= kWholePages) {
-    const std::uint32_t pages = (wanted + kPageUnits - 1) / kPageUnits * kPageUnits;
-    const Run run = find_pages(group, pages);
-    if (run.length >= min_units) return run;
-  }
-  return find_run(group, wanted);
+Run find_room(const Group& group, std::uint32_t wanted, bool whole_pages) {
+  return whole_pages ? find_pages(group, (wanted + kPageUnits - 1) / kPageUnits * kPageUnits)
+                     : find_run(group, wanted);
 }
 
 // Which record of its instance, counted from 1.
@@ -234,11 +230,12 @@ bool Space::attach(OpRecord& op, Link entry, Descriptor& d, Extent extent) {
 }
 
 SpaceAnswer Space::grow_in(std::uint32_t segment, std::uint64_t number, Link entry, Descriptor& d,
-                           std::uint64_t units, std::uint64_t min_units, Extent& got) {
+                           std::uint64_t units, std::uint64_t min_units, bool whole_pages,
+                           Extent& got) {
   Group& group = memory_.group(segment, number);
   const auto wanted = static_cast<std::uint32_t>(std::min<std::uint64_t>(units, kGroupUnits));
   // Looked at before locking: most probes of a full cache end here.
-  if (find_room(group, wanted, min_units).length < min_units) return SpaceAnswer::kFull;
+  if (find_room(group, wanted, whole_pages).length < min_units) return SpaceAnswer::kFull;
   Instance::Op op(instance_);
   OpRecord& record = op.record();
   set_phase(record, Phase::kLocking);
@@ -252,7 +249,7 @@ SpaceAnswer Space::grow_in(std::uint32_t segment, std::uint64_t number, Link ent
     }
     return SpaceAnswer::kBusy;
   }
-  const Run run = find_room(group, wanted, min_units);
+  const Run run = find_room(group, wanted, whole_pages);
   if (run.length < min_units || run.length == 0) {
     op.unlock();
     return SpaceAnswer::kFull;
@@ -274,30 +271,31 @@ SpaceAnswer Space::grow(Link entry, Descriptor& d, std::uint64_t units, std::uin
                         Extent& got) {
   const std::uint64_t groups = memory_.geometry().groups;
   if (groups == 0) return SpaceAnswer::kFull;
+  // What follows whole pages in one entry gets whole pages too: the body is sent from its pages
+  // only if all of it lies so.
+  const Extent begin{count(d) > 0 ? d.sealed[kExtentWord].load(kRelaxed) : 0};
+  const bool large = units >= kWholePages || (begin.units() >= kWholePages && begin.whole_pages());
   bool busy = false;
-  const auto attempt = [&](std::uint32_t segment, std::uint64_t group) {
-    const SpaceAnswer answer = grow_in(segment, group, entry, d, units, min_units, got);
-    busy = busy || answer == SpaceAnswer::kBusy;
-    return answer;
-  };
-  for (std::uint32_t n = 0; n < memory_.nodes(); ++n) {
-    // Local memory first, then the others in order.
-    const std::uint32_t segment = (instance_.node() + n) % memory_.nodes();
-    if (memory_.lost(segment)) continue;
+  const auto look = [&](std::uint32_t segment, bool whole_pages) {
     Cursor& cursor = cursors_[segment];
+    const auto attempt = [&](std::uint64_t group) {
+      const SpaceAnswer answer =
+          grow_in(segment, group, entry, d, units, min_units, whole_pages, got);
+      busy = busy || answer == SpaceAnswer::kBusy;
+      return answer;
+    };
     for (auto& freed : cursor.freed) {
-      const std::uint64_t group = freed.exchange(0, kRelaxed);
+      const std::uint64_t group = freed.load(kRelaxed);
       if (group == 0) continue;
-      const SpaceAnswer answer = attempt(segment, group - 1);
-      if (answer == SpaceAnswer::kOk) {
-        freed.store(group, kRelaxed);
-        return answer;
-      }
-      if (answer == SpaceAnswer::kNoDescriptor) return answer;
+      const SpaceAnswer answer = attempt(group - 1);
+      if (answer == SpaceAnswer::kOk || answer == SpaceAnswer::kNoDescriptor) return answer;
+      // It may still have room for what needs no whole pages.
+      std::uint64_t expected = group;
+      if (!whole_pages) freed.compare_exchange_strong(expected, 0, kRelaxed);
     }
     std::uint64_t group = cursor.group.load(kRelaxed) % groups;
     for (unsigned probe = 0; probe < std::min<std::uint64_t>(kGroupProbes, groups); ++probe) {
-      const SpaceAnswer answer = attempt(segment, group);
+      const SpaceAnswer answer = attempt(group);
       if (answer == SpaceAnswer::kOk || answer == SpaceAnswer::kNoDescriptor) {
         cursor.group.store(group, kRelaxed);
         return answer;
@@ -305,6 +303,15 @@ SpaceAnswer Space::grow(Link entry, Descriptor& d, std::uint64_t units, std::uin
       group = probe + 1 < kGroupRun ? (group + 1) % groups : far_from(group, groups);
     }
     cursor.group.store(group, kRelaxed);
+    return SpaceAnswer::kFull;
+  };
+  for (std::uint32_t n = 0; n < memory_.nodes(); ++n) {
+    // Local memory first, then the others in order.
+    const std::uint32_t segment = (instance_.node() + n) % memory_.nodes();
+    if (memory_.lost(segment)) continue;
+    SpaceAnswer answer = large ? look(segment, true) : SpaceAnswer::kFull;
+    if (answer == SpaceAnswer::kFull) answer = look(segment, false);
+    if (answer != SpaceAnswer::kFull) return answer;
   }
   return busy ? SpaceAnswer::kBusy : SpaceAnswer::kFull;
 }

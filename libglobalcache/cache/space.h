@@ -109,7 +109,7 @@ class Space {
   bool all_extents(const SealedFields& fields, std::uint64_t overflow, bool check_sums,
                    std::vector<Extent>& out) const;
   SpaceAnswer grow_in(std::uint32_t segment, std::uint64_t group, Link entry, Descriptor& d,
-                      std::uint64_t units, std::uint64_t min_units, Extent& got);
+                      std::uint64_t units, std::uint64_t min_units, bool whole_pages, Extent& got);
   bool attach(runtime::OpRecord& op, Link entry, Descriptor& d, Extent extent);
   Overflow* block(const Descriptor& d, std::uint64_t number) const;
   static std::uint64_t count(const Descriptor& d);

@@ -78,7 +78,8 @@ std::string add_header_lines(const HttpResponse& model) {
 }  // namespace
 
 Result<std::unique_ptr<HitContenders>> HitContenders::start(const std::vector<size_t>& sizes,
-                                                            int server_cpu, bool varnish) {
+                                                            int server_cpu, bool varnish,
+                                                            const std::string& family) {
   for (const char* module : {"ngx_mcs_module.so", "mod_mcs_apache.so"}) {
     if (module_file(module).empty()) {
       return fail("the module {} is not built: cmake --build build/release", module);
@@ -100,15 +101,17 @@ Result<std::unique_ptr<HitContenders>> HitContenders::start(const std::vector<si
     return tl::unexpected(up.error());
   }
   contenders->domain_.emplace(std::move(*up));
-  if (auto added = contenders->add_nginx(); !added) {
+  const bool nginx = family != "httpd";
+  if (auto added = nginx ? contenders->add_nginx() : Result<void>(); !added) {
     return tl::unexpected(added.error());
   }
-  if (varnish) {
+  if (varnish && nginx) {
     if (auto added = contenders->add_varnish(); !added) {
       return tl::unexpected(added.error());
     }
   }
-  if (auto added = contenders->add_httpd(); !added) {
+  const bool httpd = family != "nginx";
+  if (auto added = httpd ? contenders->add_httpd() : Result<void>(); !added) {
     return tl::unexpected(added.error());
   }
   return contenders;
@@ -188,6 +191,15 @@ Result<void> HitContenders::add_nginx() {
       "open_file_cache_min_uses 1;";
   Contender files{"nginx-static", "nginx", false, sizes_, std::make_unique<NginxServer>(options)};
   if (auto added = add(std::move(files)); !added) {
+    return added;
+  }
+  options.http_extra += " tcp_nopush on;";
+  Contender nopush{"nginx-nopush", "nginx", false, {}, std::make_unique<NginxServer>(options)};
+  // A header alone in its packet matters only where the body comes by sendfile.
+  for (const size_t size : sizes_) {
+    if (size > kLongestReturn) nopush.sizes.push_back(size);
+  }
+  if (auto added = nopush.sizes.empty() ? Result<void>() : add(std::move(nopush)); !added) {
     return added;
   }
 
@@ -273,6 +285,21 @@ Result<void> HitContenders::add_httpd() {
     return added;
   }
 
+  // A module of its own that answers from its memory.
+  options = httpd_options(root_.path(), cpu_);
+  if (const fs::path module = module_file("mod_bare_handler.so"); !module.empty()) {
+    options.main_extra = fmt::format("LoadModule bare_handler_module {}\n", module.string());
+    for (const size_t size : sizes_) {
+      options.main_extra +=
+          fmt::format("BareBody {} {}{}\n", path_of(size), root_.path().string(), path_of(size));
+    }
+    Contender bare{"httpd-bare", "httpd", false, sizes_, std::make_unique<HttpdServer>(options)};
+    if (auto added = add(std::move(bare)); !added) {
+      return added;
+    }
+  }
+
+  options = httpd_options(root_.path(), cpu_);
   const fs::path cache = caches_.path() / "httpd";
   std::error_code error;
   fs::create_directories(cache, error);

@@ -25,10 +25,12 @@ struct Contender {
 // All contenders of `bench hit`, running, warm and checked. Servers are pinned to one CPU.
 class HitContenders {
  public:
-  // Starts everything; `sizes` are the bodies' sizes in bytes, the first one that of nginx's `return`
-  // too if it fits into a configuration file. `varnish`: whether to start that too.
+  // Starts everything; `sizes` are the bodies' sizes in bytes, the first one that of nginx's
+  // `return` too if it fits into a configuration file. `varnish`: whether to start that too.
+  // `family`: only its contenders; empty: all.
   static Result<std::unique_ptr<HitContenders>> start(const std::vector<size_t>& sizes,
-                                                      int server_cpu, bool varnish);
+                                                      int server_cpu, bool varnish,
+                                                      const std::string& family = "");
   // Files that were just made are served but not stored for two seconds; returns when each request
   // to ours is a hit.
   Result<void> wait_for_hits() const;

@@ -13,12 +13,16 @@
 
 #include "loadtest/bench/contenders.h"
 #include "loadtest/bench/statistics.h"
+#include "loadtest/client/drain_client.h"
 #include "loadtest/harness/proc_info.h"
 #include "loadtest/wrk/wrk.h"
 
 namespace mcs::loadtest {
 
 namespace {
+
+// From here on wrk needs more CPU than the servers.
+constexpr size_t kDrained = 64 * 1024;
 
 // One contender at one size: what is measured in turn.
 struct Case {
@@ -27,6 +31,7 @@ struct Case {
   std::vector<std::string> fields;
   std::vector<double> cpu_us;  // per request, one per round
   std::vector<double> rps;
+  std::vector<double> busy;  // share of its CPU that the server used
 };
 
 uint64_t workers_cpu_ns(const WebServer& server) {
@@ -37,32 +42,53 @@ uint64_t workers_cpu_ns(const WebServer& server) {
   return sum;
 }
 
-Result<void> measure(Case& one, int client_cpu, int seconds, int connections) {
-  const WebServer& server = *one.contender->server;
+Result<DrainResult> use_wrk(const Case& one, int client_cpu, int seconds, int connections) {
   WrkOptions wrk;
-  wrk.url = server.url(HitContenders::path_of(one.size));
+  wrk.url = one.contender->server->url(HitContenders::path_of(one.size));
   wrk.seconds = seconds;
   wrk.connections = connections;
   wrk.cpus = {client_cpu};
+  const auto result = run_wrk(wrk);
+  if (!result) return tl::unexpected(result.error());
+  // wrk compares no bodies, but the bytes must be there.
+  if (result->errors() > 0 || result->bytes < result->requests * one.size) {
+    return fail("wrk saw {} errors and {} bytes in {} requests", result->errors(), result->bytes,
+                result->requests);
+  }
+  return DrainResult{result->requests, result->seconds};
+}
+
+Result<DrainResult> drain(const Case& one, int client_cpu, int seconds, int connections) {
+  DrainOptions options;
+  options.port = one.contender->server->port();
+  options.path = HitContenders::path_of(one.size);
+  options.size = one.size;
+  options.connections = connections;
+  options.seconds = seconds;
+  options.cpus = {client_cpu};
+  return run_drain(options);
+}
+
+Result<void> measure(Case& one, int client_cpu, int seconds, int connections) {
+  const WebServer& server = *one.contender->server;
   const auto workers = server.worker_pids();
   const uint64_t before = workers_cpu_ns(server);
-  const auto result = run_wrk(wrk);
+  const auto result = one.size < kDrained ? use_wrk(one, client_cpu, seconds, connections)
+                                          : drain(one, client_cpu, seconds, connections);
   const uint64_t after = workers_cpu_ns(server);
   if (!result) {
-    return fail("{}: {}", one.contender->name, result.error().message);
+    return fail("{} at {} bytes: {}", one.contender->name, one.size, result.error().message);
   }
   if (server.worker_pids() != workers) {
     return fail("{}: a worker ended during the measurement", one.contender->name);
   }
-  // wrk compares no bodies, but the bytes must be there.
-  if (result->requests == 0 || result->errors() > 0 ||
-      result->bytes < result->requests * one.size) {
-    return fail("{} at {} bytes: wrk saw {} errors and {} bytes in {} requests",
-                one.contender->name, one.size, result->errors(), result->bytes, result->requests);
+  if (result->requests == 0) {
+    return fail("{} at {} bytes answered nothing", one.contender->name, one.size);
   }
   one.cpu_us.push_back(static_cast<double>(after - before) / 1e3 /
                        static_cast<double>(result->requests));
-  one.rps.push_back(result->rps());
+  one.rps.push_back(static_cast<double>(result->requests) / result->seconds);
+  one.busy.push_back(static_cast<double>(after - before) / 1e9 / result->seconds);
   return {};
 }
 
@@ -79,10 +105,11 @@ nlohmann::json interval_json(const Interval& interval) {
 
 nlohmann::json report(const std::vector<Case>& cases, uint64_t seed) {
   nlohmann::json list = nlohmann::json::array();
-  std::fputs(fmt::format("\n{:<18} {:>7} {:>8} {:>17} {:>9}   {}\n", "contender", "bytes", "cpu us",
-                         "95 % interval", "req/s", "ours / peer (CPU per request)")
-                 .c_str(),
-             stdout);
+  std::fputs(
+      fmt::format("\n{:<18} {:>7} {:>8} {:>17} {:>9} {:>5}   {}\n", "contender", "bytes", "cpu us",
+                  "95 % interval", "req/s", "busy", "ours / peer (CPU per request)")
+          .c_str(),
+      stdout);
   for (const Case& one : cases) {
     const Interval cpu = bootstrap_median(one.cpu_us, seed);
     nlohmann::json ratios = nlohmann::json::object();
@@ -99,16 +126,17 @@ nlohmann::json report(const std::vector<Case>& cases, uint64_t seed) {
       ratio_text += fmt::format("{} {:.2f} [{:.2f} {:.2f}]  ", peer.contender->name, ratio.value,
                                 ratio.low, ratio.high);
     }
-    std::fputs(
-        fmt::format("{:<18} {:>7} {:>8.2f} {:>8.2f} {:>8.2f} {:>9.0f}   {}\n", one.contender->name,
-                    one.size, cpu.value, cpu.low, cpu.high, median(one.rps), ratio_text)
-            .c_str(),
-        stdout);
+    std::fputs(fmt::format("{:<18} {:>7} {:>8.2f} {:>8.2f} {:>8.2f} {:>9.0f} {:>5.2f}   {}\n",
+                           one.contender->name, one.size, cpu.value, cpu.low, cpu.high,
+                           median(one.rps), median(one.busy), ratio_text)
+                   .c_str(),
+               stdout);
     list.push_back({{"name", one.contender->name},
                     {"size", one.size},
                     {"cpu_us", cpu.value},
                     {"cpu_us_interval", interval_json(cpu)},
                     {"rps", median(one.rps)},
+                    {"busy", median(one.busy)},
                     {"ratio_to", ratios},
                     {"ratio_to_interval", ratio_intervals},
                     {"fields", one.fields},
@@ -131,6 +159,8 @@ void HitBenchmark::add_options(CLI::App& app) {
       ->check(CLI::Range(1, 100'000))
       ->capture_default_str();
   app.add_flag("--varnish", varnish_, "Varnish too");
+  app.add_option("--server", server_, "Only this one's contenders")
+      ->check(CLI::IsMember({"nginx", "httpd"}));
   app.add_flag("--realtime", realtime_,
                "Servers and client take precedence over everything else on the machine (SCHED_RR; "
                "root only)");
@@ -156,7 +186,7 @@ Result<nlohmann::json> HitBenchmark::run(const std::atomic<bool>& interrupted) {
   for (const size_t kib : kib_) {
     sizes.push_back(kib * 1024);
   }
-  auto contenders = HitContenders::start(sizes, kServerCpu, varnish_);
+  auto contenders = HitContenders::start(sizes, kServerCpu, varnish_, server_);
   if (!contenders) {
     return tl::unexpected(contenders.error());
   }
@@ -169,7 +199,7 @@ Result<nlohmann::json> HitBenchmark::run(const std::atomic<bool>& interrupted) {
         if (!fields) {
           return tl::unexpected(fields.error());
         }
-        cases.push_back({&contender, size, *fields, {}, {}});
+        cases.push_back({&contender, size, *fields, {}, {}, {}});
       }
     }
   }

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "loadtest/bench/benchmark.h"
 
 namespace mcs::loadtest {
@@ -23,6 +26,7 @@ class HitBenchmark : public Benchmark {
   std::vector<size_t> kib_ = {1, 16, 100};
   bool realtime_ = false;
   bool varnish_ = false;
+  std::string server_;  // empty: both
 };
 
 }  // namespace mcs::loadtest

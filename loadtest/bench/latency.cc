@@ -12,7 +12,10 @@
 
 #include "loadtest/bench/contenders.h"
 #include "loadtest/bench/statistics.h"
+#include "loadtest/client/drain_client.h"
 #include "loadtest/client/load_client.h"
+#include "loadtest/harness/proc_info.h"
+#include "loadtest/harness/process.h"
 
 namespace mcs::loadtest {
 
@@ -28,8 +31,18 @@ struct LatencyCase {
   std::vector<double> peaks;  // requests per second, one per round
   double rate = 0;            // at which the latency is measured
   std::vector<double> p50, p99, p999;  // us, one per round
+  std::vector<double> lateness;        // p99 of the client's own, us
+  std::vector<double> server_busy, client_busy;  // shares of their CPUs
   uint64_t late = 0;                   // due, but no connection was free until the end
 };
+
+uint64_t own_cpu_ns() { return process_cpu_ns(getpid()).value_or(0); }
+
+uint64_t workers_cpu_ns(const WebServer& server) {
+  uint64_t sum = 0;
+  for (const pid_t pid : server.worker_pids()) sum += process_cpu_ns(pid).value_or(0);
+  return sum;
+}
 
 }  // namespace
 
@@ -47,6 +60,8 @@ void LatencyBenchmark::add_options(CLI::App& app) {
       ->delimiter(',')
       ->check(CLI::Range(1, 100'000))
       ->capture_default_str();
+  app.add_option("--server", server_, "Only this one's contenders")
+      ->check(CLI::IsMember({"nginx", "httpd"}));
   app.add_flag("--realtime", realtime_,
                "Servers and client take precedence over everything else on the machine (SCHED_RR; "
                "root only)");
@@ -65,7 +80,7 @@ Result<nlohmann::json> LatencyBenchmark::run(const std::atomic<bool>& interrupte
   }
   std::vector<size_t> sizes;
   for (const size_t kib : kib_) sizes.push_back(kib * 1024);
-  auto contenders = HitContenders::start(sizes, kServerCpu, true);
+  auto contenders = HitContenders::start(sizes, kServerCpu, true, server_);
   if (!contenders) return tl::unexpected(contenders.error());
   FileSet files;
   if (auto added = files.add_directory((*contenders)->root(), "/"); !added) {
@@ -88,7 +103,7 @@ Result<nlohmann::json> LatencyBenchmark::run(const std::atomic<bool>& interrupte
       }
       size_t file = 0;
       while (files[file].url_path != HitContenders::path_of(size)) ++file;
-      cases.push_back({&contender, size, file, {}, 0, {}, {}, {}, 0});
+      cases.push_back({&contender, size, file, {}, 0, {}, {}, {}, {}, {}, {}, 0});
     }
   }
   if (auto warm = (*contenders)->wait_for_hits(); !warm) return tl::unexpected(warm.error());
@@ -120,13 +135,20 @@ Result<nlohmann::json> LatencyBenchmark::run(const std::atomic<bool>& interrupte
   std::mt19937_64 random(seed);
   std::vector<size_t> order(cases.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
-  // First what each can do, then how long it takes at a share of that.
+  // First what each can do, by a client that needs less CPU than any server (one that compares
+  // bodies would find its own peak); then how long it takes at a share of that.
   for (int round = 0; round < 3; ++round) {
     std::shuffle(order.begin(), order.end(), random);
     for (const size_t i : order) {
-      const auto report = load(cases[i], 0);
-      if (!report) return tl::unexpected(report.error());
-      cases[i].peaks.push_back(static_cast<double>(report->total().requests) / report->seconds);
+      DrainOptions drain;
+      drain.port = cases[i].contender->server->port();
+      drain.path = HitContenders::path_of(cases[i].size);
+      drain.size = cases[i].size;
+      drain.connections = connections_;
+      drain.seconds = seconds_;
+      const auto drained = run_drain(drain);
+      if (!drained) return fail("{}: {}", cases[i].contender->name, drained.error().message);
+      cases[i].peaks.push_back(static_cast<double>(drained->requests) / drained->seconds);
       if (interrupted) return fail("interrupted");
     }
   }
@@ -134,8 +156,16 @@ Result<nlohmann::json> LatencyBenchmark::run(const std::atomic<bool>& interrupte
   for (int round = 0; round < rounds; ++round) {
     std::shuffle(order.begin(), order.end(), random);
     for (const size_t i : order) {
+      const uint64_t client_before = own_cpu_ns();
+      const uint64_t server_before = workers_cpu_ns(*cases[i].contender->server);
       const auto report = load(cases[i], cases[i].rate);
       if (!report) return tl::unexpected(report.error());
+      const double wall = report->seconds * 1e9;
+      cases[i].client_busy.push_back(static_cast<double>(own_cpu_ns() - client_before) / wall);
+      cases[i].server_busy.push_back(
+          static_cast<double>(workers_cpu_ns(*cases[i].contender->server) - server_before) / wall);
+      cases[i].lateness.push_back(static_cast<double>(report->total().lateness.percentile(.99)) /
+                                  1e3);
       const Histogram latency = report->total().latency;
       cases[i].p50.push_back(static_cast<double>(latency.percentile(.5)) / 1e3);
       cases[i].p99.push_back(static_cast<double>(latency.percentile(.99)) / 1e3);
@@ -146,19 +176,22 @@ Result<nlohmann::json> LatencyBenchmark::run(const std::atomic<bool>& interrupte
   }
 
   nlohmann::json list = nlohmann::json::array();
-  std::fputs(fmt::format("\n{:<18} {:>7} {:>9} {:>9} {:>8} {:>8} {:>17} {:>8} {:>6}\n", "contender",
-                         "bytes", "peak/s", "rate/s", "p50 us", "p99 us", "95 % interval", "p99.9",
-                         "late")
-                 .c_str(),
-             stdout);
+  std::fputs(
+      fmt::format("\n{:<18} {:>7} {:>9} {:>9} {:>8} {:>8} {:>17} {:>8} {:>6} {:>7} {:>7} {:>8}\n",
+                  "contender", "bytes", "peak/s", "rate/s", "p50 us", "p99 us", "95 % interval",
+                  "p99.9", "unsent", "server", "client", "lateness")
+          .c_str(),
+      stdout);
   for (const LatencyCase& one : cases) {
     const Interval p99 = bootstrap_median(one.p99, seed);
-    std::fputs(fmt::format("{:<18} {:>7} {:>9.0f} {:>9.0f} {:>8.0f} {:>8.0f} {:>8.0f} {:>8.0f} "
-                           "{:>8.0f} {:>6}\n",
-                           one.contender->name, one.size, median(one.peaks), one.rate,
-                           median(one.p50), p99.value, p99.low, p99.high, median(one.p999), one.late)
-                   .c_str(),
-               stdout);
+    std::fputs(
+        fmt::format("{:<18} {:>7} {:>9.0f} {:>9.0f} {:>8.0f} {:>8.0f} {:>8.0f} {:>8.0f} "
+                    "{:>8.0f} {:>6} {:>7.2f} {:>7.2f} {:>8.0f}\n",
+                    one.contender->name, one.size, median(one.peaks), one.rate, median(one.p50),
+                    p99.value, p99.low, p99.high, median(one.p999), one.late,
+                    median(one.server_busy), median(one.client_busy), median(one.lateness))
+            .c_str(),
+        stdout);
     list.push_back({{"name", one.contender->name},
                     {"size", one.size},
                     {"peak_rps", median(one.peaks)},
@@ -168,6 +201,9 @@ Result<nlohmann::json> LatencyBenchmark::run(const std::atomic<bool>& interrupte
                     {"p99_us_interval", {p99.low, p99.high}},
                     {"p999_us", median(one.p999)},
                     {"not_sent", one.late},
+                    {"server_busy", median(one.server_busy)},
+                    {"client_busy", median(one.client_busy)},
+                    {"client_lateness_p99_us", median(one.lateness)},
                     {"rounds", {{"peak_rps", one.peaks}, {"p99_us", one.p99}}}});
   }
   return nlohmann::json{{"cases", list},     {"round_count", rounds}, {"seconds", seconds_},

@@ -25,6 +25,7 @@ class LatencyBenchmark : public Benchmark {
   int percent_ = 70;
   std::vector<size_t> kib_ = {1, 16};
   bool realtime_ = false;
+  std::string server_;  // empty: both
 };
 
 }  // namespace mcs::loadtest

@@ -36,6 +36,7 @@ void TargetReport::merge(const TargetReport& other) {
     cache[i] += other.cache[i];
   }
   latency.merge(other.latency);
+  lateness.merge(other.lateness);
 }
 
 TargetReport LoadReport::total() const {

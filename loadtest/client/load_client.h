@@ -86,6 +86,9 @@ struct TargetReport {
   std::array<uint64_t, kFailures> failures{};
   std::array<uint64_t, kCacheResults> cache{};  // of status 200
   Histogram latency;                            // of good answers
+  // Open loop: how late the client itself sent what a connection was free for. Latencies that are
+  // not well above it are the client's, not the server's.
+  Histogram lateness;
 
   uint64_t failed() const;
   uint64_t count(Failure failure) const { return failures[static_cast<size_t>(failure)]; }

@@ -74,8 +74,8 @@ void build_fragments(World& w) {
   join_all(w, 6);
   for (unsigned k = 20; k < 146; ++k) store(w, kFirstSurvivor, k, kHole - 100);
   for (unsigned k = 21; k < 146; k += 2) w.as(kFirstSurvivor, [&w, k] { w.purge_key(1, k); });
-  store(w, kSecondSurvivor, kTarget, kManyExtents);
-  store(w, kSecondSurvivor, 19, kManyExtents);
+  // What is large takes whole pages as long as there are any: the first ones take them.
+  for (const unsigned k : {18U, 19U, kTarget}) store(w, kSecondSurvivor, k, kManyExtents);
   w.state().body_bytes[kFresh] = kManyExtents;
 }
 

@@ -203,6 +203,7 @@ void LoadEngine::run_schedule(uint64_t now) {
       Connection& connection = *idle_[target].back();
       idle_[target].pop_back();
       start_request(connection, due);
+      targets[target].lateness.add(connection.sent_ns - due);
     }
   }
 }

@@ -62,6 +62,24 @@ TEST_F(EvictionTest, WhatIsPinnedKeepsItsBytes) {
   expect_clean();
 }
 
+// One extent that shares a page with others would keep the whole from being sent from its pages.
+TEST_F(EvictionTest, LargeBodiesLieInWholePagesToTheirEnds) {
+  const Member m = join();
+  put(m, "/small", 1000);
+  for (const std::size_t bytes : {kGroupBytes + 2000, 3 * kGroupBytes - 5000}) {
+    const std::string key = key_of(static_cast<unsigned>(bytes));
+    put(m, key, bytes);
+    Hit hit;
+    ASSERT_EQ(m.cache->find(m.cache->make_key(key), hit).found, Found::kHit);
+    EXPECT_GT(hit.extents.size(), 1U);
+    for (const Extent extent : hit.extents)
+      EXPECT_TRUE(extent.whole_pages()) << bytes << " " << extent.first() << "+" << extent.units();
+    expect_right(m, key, hit);
+    m.cache->release(hit);
+  }
+  expect_clean();
+}
+
 TEST_F(EvictionTest, ABodyLargerThanTheCacheIsRefusedAndLeavesNothing) {
   const Member m = join();
   bool ok = true;
