@@ -184,6 +184,12 @@ typedef struct mcs_directive {
 /** All directives that mcs_policy_set knows, for a module to register. Returns their number. */
 MCS_API size_t mcs_policy_directives(const mcs_directive **directives);
 
+/**
+ * Whether whoever may only say how his own pages are served may set this rule: it is about these pages
+ * and not about keys, purging, shares of the space or how long requests hold the server.
+ */
+MCS_API int mcs_policy_is_local(const mcs_directive *directive);
+
 /** Every rule that was not set in child is taken from parent. */
 MCS_API void mcs_policy_inherit(mcs_policy *child, const mcs_policy *parent);
 

@@ -25,6 +25,7 @@ struct Rules {
     Merge* next;
   };
   Site site{mcs_policy_create(), mcs_policy_create()};
+  bool of_request = false;  // from a .htaccess file: gone with the request
   std::atomic<Merge*> merges{nullptr};  // only ever pushed to
 };
 
@@ -68,20 +69,30 @@ Rules* create_rules(apr_pool_t* pool) noexcept {
   return rules;
 }
 
-// httpd merges sections for every request; the same two always give the same rules, made once.
-Rules* inherit(Rules* child, const Rules* parent) noexcept {
-  Rules::Merge* head = child->merges.load(std::memory_order_acquire);
-  for (Rules::Merge* merge = head; merge != nullptr; merge = merge->next) {
-    if (merge->parent == parent) return merge->result;
-  }
-  auto* merge = new Rules::Merge{parent, new Rules, head};
-  Rules* result = merge->result;
-  for (const Rules* from : {static_cast<const Rules*>(child), parent}) {
+void take_from(Rules* result, const Rules* child, const Rules* parent) noexcept {
+  for (const Rules* from : {child, parent}) {
     mcs_policy_inherit(result->site.files, from->site.files);
     mcs_policy_inherit(result->site.responses, from->site.responses);
     if (result->site.key_base == nullptr) result->site.key_base = from->site.key_base;
     if (result->site.key == nullptr) result->site.key = from->site.key;
   }
+}
+
+// httpd merges sections for every request; the same two always give the same rules, made once unless
+// a request brings its own.
+Rules* inherit(apr_pool_t* pool, Rules* child, const Rules* parent) noexcept {
+  if (child->of_request || parent->of_request) {
+    Rules* result = create_rules(pool);
+    result->of_request = true;
+    take_from(result, child, parent);
+    return result;
+  }
+  Rules::Merge* head = child->merges.load(std::memory_order_acquire);
+  for (Rules::Merge* merge = head; merge != nullptr; merge = merge->next) {
+    if (merge->parent == parent) return merge->result;
+  }
+  auto* merge = new Rules::Merge{parent, new Rules, head};
+  take_from(merge->result, child, parent);
   while (!child->merges.compare_exchange_weak(merge->next, merge, std::memory_order_acq_rel)) {
     // Another thread may have made the same meanwhile; then both are kept and the newer one used.
   }
@@ -142,6 +153,7 @@ const char* set_enabled(cmd_parms* cmd, void* config, int enabled) noexcept {
 Site& site_of(const cmd_parms* cmd, void* config) noexcept {
   auto* dir = static_cast<DirConfig*>(config);
   if (dir->rules == nullptr) dir->rules = create_rules(cmd->pool);
+  dir->rules->of_request = cmd->pool == cmd->temp_pool;  // as it is for .htaccess files
   return dir->rules->site;
 }
 
@@ -291,7 +303,7 @@ void complete_rules(apr_pool_t* pool, server_rec* server) noexcept {
     ap_log_error(APLOG_MARK, APLOG_ERR, 0, server, "cache off: default key base: %s", error);
     dir->enabled = 0;
   }
-  dir->rules = dir->rules != nullptr ? inherit(dir->rules, defaults) : defaults;
+  dir->rules = dir->rules != nullptr ? inherit(pool, dir->rules, defaults) : defaults;
 }
 
 // Above this many bytes that are not in a file, the event MPM blocks a thread until the client has
@@ -363,7 +375,8 @@ struct Directives {
       if (strcmp(rule->httpd_name, "Enable") == 0) continue;
       char* name = names[rule - rules];
       snprintf(name, sizeof names[0], "%s%s", kPrefix, rule->httpd_name);
-      add(name, as_command(set_rule), RSRC_CONF | ACCESS_CONF, TAKE_ARGV, rule->help);
+      const int users = mcs_policy_is_local(rule) ? OR_FILEINFO : 0;
+      add(name, as_command(set_rule), RSRC_CONF | ACCESS_CONF | users, TAKE_ARGV, rule->help);
     }
   }
 };
@@ -386,7 +399,7 @@ void* merge_dir_config(apr_pool_t* pool, void* parent_config, void* child_config
   merged->enabled = child->enabled >= 0 ? child->enabled : parent->enabled;
   merged->rules = child->rules == nullptr    ? parent->rules
                   : parent->rules == nullptr ? child->rules
-                                             : inherit(child->rules, parent->rules);
+                                             : inherit(pool, child->rules, parent->rules);
   return merged;
 }
 

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <exception>
@@ -29,6 +30,13 @@ Policies& policies() {
 }
 
 }  // namespace
+
+void mcs_policy::rules_changed() {
+  const std::lock_guard lock(policies().mutex);
+  site.name = mcs::http::site_name(rules);
+  site.quota = {rules.quota.bytes, rules.quota.permille};
+  site.reserve = {rules.reserve.bytes, rules.reserve.permille};
+}
 
 mcs_policy::mcs_policy() {
   const std::lock_guard lock(policies().mutex);
@@ -100,6 +108,16 @@ size_t mcs_policy_directives(const mcs_directive** directives) try {
 } catch (const std::exception&) {
   *directives = nullptr;
   return 0;
+}
+
+int mcs_policy_is_local(const mcs_directive* directive) {
+  static constexpr std::string_view kOfTheServer[] = {
+      "key_base", "key_port", "purge",        "site",     "quota",     "reserve",
+      "lock",     "lock_age", "lock_timeout", "lock_busy", "max_ranges"};
+  return std::find(std::begin(kOfTheServer), std::end(kOfTheServer), directive->nginx_name) ==
+                 std::end(kOfTheServer)
+             ? 1
+             : 0;
 }
 
 void mcs_policy_inherit(mcs_policy* child, const mcs_policy* parent) {

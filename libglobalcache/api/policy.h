@@ -17,11 +17,7 @@ struct mcs_policy {
 
   /// For keys; nullptr: no site is told apart here.
   const mcs::cache::SiteRules* site_rules() const { return site.name.empty() ? nullptr : &site; }
-  void rules_changed() {
-    site.name = mcs::http::site_name(rules);
-    site.quota = {rules.quota.bytes, rules.quota.permille};
-    site.reserve = {rules.reserve.bytes, rules.reserve.permille};
-  }
+  void rules_changed();
 };
 
 namespace mcs::api {

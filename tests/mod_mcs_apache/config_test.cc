@@ -10,6 +10,7 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::MatchesRegex;
 using testing::Not;
+using testing::StartsWith;
 
 class HttpdConfigTest : public HttpdTest {
  protected:
@@ -72,7 +73,7 @@ TEST_F(HttpdConfigTest, EveryContextIsAccepted) {
   expect_accepted();
 }
 
-// A .htaccess file may switch the cache; rules are for the administrator.
+// A .htaccess file may switch the cache; rules that are not about its pages are for the administrator.
 TEST_F(HttpdConfigTest, Htaccess) {
   options().location_extra = "AllowOverride FileInfo\n";
   write("off/.htaccess", "McsCache Off\n");
@@ -84,6 +85,26 @@ TEST_F(HttpdConfigTest, Htaccess) {
   EXPECT_EQ(get("/off/a.txt").body, "hello");
   EXPECT_EQ(get("/rules/a.txt").status, 500);
   EXPECT_TRUE(server_.wait_for_log("McsCacheKeyBase not allowed here"));
+}
+
+// Its rules are read for each request, between those of sections that stay.
+TEST_F(HttpdConfigTest, RulesOfHtaccess) {
+  options().location_extra = "AllowOverride FileInfo\n";
+  options().server_extra =
+      "<Location /own>\n  McsCacheMaxRanges 3\n</Location>\n"
+      "<Location /own/no>\n  McsCacheStatusHeader Off\n</Location>\n";
+  write("own/a.txt", "hello");
+  write("own/no/a.txt", "hello");
+  write("a.txt", "hello");
+  start();
+  for (int i = 0; i < 30; ++i) {
+    const std::string name = "name" + std::to_string(i);
+    ASSERT_TRUE(write_file(root() / "own/.htaccess", "McsCacheStatusHeader " + name + "\n"));
+    EXPECT_THAT(get("/own/a.txt").header("Cache-Status"), StartsWith(name + ";"));
+    EXPECT_FALSE(get("/own/no/a.txt").has_header("Cache-Status"));
+    EXPECT_FALSE(get("/a.txt").has_header("Cache-Status"));
+  }
+  get_hit("/own/a.txt");
 }
 
 TEST_F(HttpdConfigTest, RulesOfSectionsAreMerged) {
