@@ -27,6 +27,10 @@ constexpr unsigned kBegins = 16;
 
 constexpr std::uint64_t kNsPerMs = 1000000;
 
+// How long a thread without a place among those who wait looks on before it goes to the origin, if
+// nothing else is configured: most responses have begun by then.
+constexpr std::uint64_t kBriefNs = 200 * kNsPerMs;
+
 /// Transactions that are not in use, with the memory they have grown. One list per thread.
 class TransactionPool {
  public:
@@ -69,7 +73,7 @@ void reset(Transaction& t) {
   t.announced.reset();
   t.part_of = t.before = t.part_rest = 0;
   t.wants_part = t.has_part = false;
-  t.wait_until_ns = t.waited_since_ns = 0;
+  t.wait_until_ns = t.brief_until_ns = t.waited_since_ns = 0;
   t.waited_for = {};
   t.waited_progress = 0;
   t.registered = t.last_try = t.following = false;
@@ -300,10 +304,18 @@ Step wait_for_other(Transaction& t, mcs_response& out, mcs_outcome& outcome) {
     return Step::kAgain;
   }
   t.process->count(kWaits);
+  std::uint64_t until_ns = t.wait_until_ns;
   if (!may_wait(t)) {
-    if (t.policy->lock_busy != http::LockBusy::k503) return Step::kForward;
-    outcome = refuse(t, 503, out);
-    return Step::kDone;
+    if (t.policy->lock_busy == http::LockBusy::k503) {
+      outcome = refuse(t, 503, out);
+      return Step::kDone;
+    }
+    if (t.brief_until_ns == 0) t.brief_until_ns = runtime::monotonic_ns() + kBriefNs;
+    if (t.policy->lock_busy == http::LockBusy::kPass ||
+        runtime::monotonic_ns() >= t.brief_until_ns) {
+      return Step::kForward;
+    }
+    until_ns = std::min(until_ns, t.brief_until_ns);
   }
   // What is stored is looked up again after the wait, which many may share.
   release_hit(t);
@@ -313,7 +325,7 @@ Step wait_for_other(Transaction& t, mcs_response& out, mcs_outcome& outcome) {
     t.waited_since_ns = runtime::monotonic_ns();
   }
   if (t.ask.waiter == nullptr) {
-    wait_blocking(*t.process, t.filling, progress, t.wait_until_ns);
+    wait_blocking(*t.process, t.filling, progress, until_ns);
     return Step::kAgain;
   }
   if (!register_waiter(*t.process, t.ask.waiter, t.filling, progress)) return Step::kAgain;

@@ -65,7 +65,7 @@ enum class LockBusy : std::uint8_t {
   kWait,  // as well
   kPass,  // it goes to the origin by itself
   k503,
-  kByServer,  // kPass where it would hold a thread, kWait where only a connection
+  kByServer,  // kPass after a moment where it would hold a thread, kWait where only a connection
 };
 
 /// A range of addresses in network byte order.

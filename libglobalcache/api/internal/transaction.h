@@ -98,6 +98,7 @@ struct mcs_transaction {
 
   // --- waiting and following
   std::uint64_t wait_until_ns = 0;  // 0: has not waited yet
+  std::uint64_t brief_until_ns = 0;  // without a place; 0: always had one
   mcs::cache::Link waited_for;
   std::uint64_t waited_progress = 0;
   std::uint64_t waited_since_ns = 0;
