@@ -43,6 +43,7 @@ struct LoadOptions {
   int connections = 8;  // per target, all threads together
   int threads = 1;
   double rate = 0;        // requests per second, all targets together; 0: closed loop
+  bool spins = false;     // open loop: never sleeps until the next is due, for a CPU of its own
   double seconds = 0;     // 0: until `requests` or the stop flag
   uint64_t requests = 0;  // 0: no limit
   uint64_t seed = 1;

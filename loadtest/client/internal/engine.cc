@@ -160,7 +160,8 @@ void LoadEngine::run(uint64_t start_ns, uint64_t end_ns) {
                                                   static_cast<double>(scheduled_) * interval_ns_));
     }
     now = monotonic_ns();
-    const uint64_t wait = wake > now ? wake - now : 0;
+    const bool spins = shared_.options.spins && interval_ns_ > 0 && !ending_;
+    const uint64_t wait = wake > now && !spins ? wake - now : 0;
     const int count = wait_for_events(epoll_, events, wait);
     if (count < 0 && errno != EINTR) {
       throw std::runtime_error(fmt::format("epoll_wait: {}", std::strerror(errno)));
