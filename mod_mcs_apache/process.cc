@@ -6,6 +6,7 @@
 
 #include <ap_mpm.h>
 #include <apr_strings.h>
+#include <dlfcn.h>
 #include <http_main.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -102,6 +103,10 @@ void init_child(apr_pool_t* pool, server_rec*) noexcept {
   int threaded = AP_MPMQ_NOT_SUPPORTED;
   ap_mpm_query(AP_MPMQ_IS_THREADED, &threaded);
   membership.threaded = threaded != AP_MPMQ_NOT_SUPPORTED;
+  // A thread that has said that it ends has yet to return: this code must outlive the unloading of
+  // modules at the child's end.
+  Dl_info self{};
+  if (dladdr(&membership, &self) != 0) dlopen(self.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
   sem_init(&membership.stop, 0, 0);
   sem_init(&membership.stopped, 0, 0);
   join(true);
