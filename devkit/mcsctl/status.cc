@@ -100,6 +100,11 @@ std::string as_text(const json& all) {
         : !s["in_view"].get<bool>() ? "  segment not in the view"
                                     : "");
   }
+  for (const json& loan : all["loans"]) {
+    text += fmt::format("      node {} lends node {} {}\n", loan["lender"].get<unsigned>(),
+                        loan["borrower"].get<unsigned>(),
+                        readable_bytes(loan["bytes"].get<std::uint64_t>()));
+  }
   text += "\nslot  node      pid  state     pins  fills  retired  server\n";
   for (const json& i : all["instances"]) {
     text += fmt::format("{:>4}  {:>4}  {:>7}  {:<8}  {:>4}  {:>5}  {:>7}  {}{}\n",
@@ -186,6 +191,12 @@ int status(const Common& common) {
   all["entries"] = {{"sealed", by_state[static_cast<unsigned>(cache::EntryState::kSealed)]},
                     {"filling", by_state[static_cast<unsigned>(cache::EntryState::kFilling)]},
                     {"retired", by_state[static_cast<unsigned>(cache::EntryState::kRetired)]}};
+  all["loans"] = json::array();
+  for (const cache::Loan& loan : view.loans()) {
+    all["loans"].push_back({{"lender", loan.lender},
+                            {"borrower", loan.borrower},
+                            {"bytes", loan.units * cache::kUnitBytes}});
+  }
   all["sites"] = json::array();
   for (const cache::SiteUsage& site : view.sites()) {
     all["sites"].push_back({{"site", site.name},

@@ -112,7 +112,7 @@ void look_after_agent(mcs_process& process) {
     }
     // Until it is up, and also if it cannot be started.
     process.instance->recover_all("survivor's tick");
-    process.cache->recount_sites();
+    process.cache->recount();
     return;
   }
   process.agent_starts = 0;
@@ -247,6 +247,7 @@ void mcs_tick(mcs_process* process) try {
   if (!lock.owns_lock()) return;
   process->instance->tick();
   process->cache->tick();
+  process->cache->bring_near();
   constexpr unsigned kTicks = 8;  // about two seconds
   if (process->ticks++ % kTicks == 0) api::keep_sites(*process->cache);
   api::look_after_agent(*process);

@@ -13,6 +13,7 @@
 // meets it for the second time; the count of units on probation is set right whenever the ring has gone
 // round or is empty.
 #include <algorithm>
+#include <optional>
 
 #include "libglobalcache/cache/global_cache.h"
 
@@ -28,6 +29,9 @@ constexpr std::uint64_t kHandStep = 8;
 constexpr std::uint64_t kLeastUnits = 32;
 constexpr std::uint64_t kSiteStep = 64;  // descriptors
 constexpr std::uint64_t kMuchOfQuota = 16;  // one part in so many
+constexpr std::uint64_t kRecallStep = 16;  // descriptors
+constexpr std::uint64_t kRecallMost = 2048;  // descriptors looked at in one go
+constexpr std::uint64_t kWorthRecalling = 64;  // one part of the segment in so many
 constexpr std::uint64_t kLeastBetweenRecounts = 500'000'000;  // ns
 constexpr std::uint64_t kGhostTimes = 256;     // steps of a ghost's time per cache's worth of units
 constexpr std::uint64_t kGhostLifetime = 230;  // in these steps
@@ -59,7 +63,10 @@ std::uint8_t uses_worth(std::uint64_t units, std::uint64_t mean) {
 
 }  // namespace
 
-void GlobalCache::touch(const Hit& hit) const {
+void GlobalCache::touch(const Hit& hit) {
+  if (remote_uses_.enabled() && hit.link.segment() != instance_.node()) {
+    remote_uses_.count(hit.link, hit.hash2);
+  }
   const std::uint8_t byte = memory_.clock_byte(hit.link.segment(), hit.link.index());
   if (ClockByte::uses(byte) < ClockByte::kMaxUses && (byte & ClockByte::kUsed) != 0) {
     memory_.set_clock_byte(hit.link.segment(), hit.link.index(),
@@ -352,13 +359,74 @@ bool GlobalCache::keep_quota(std::uint32_t site, std::uint64_t units) {
   return fits();
 }
 
-void GlobalCache::recount_sites(bool at_once) {
+// Free what our node has lent and nobody has used of late: a clock over the descriptors of the segment
+// that has borrowed most, for what lies here. Small loans are left to the borrower's own evictions: to
+// look for them would cost more than they give. False: nothing was found in this part of its turn.
+bool GlobalCache::recall(std::uint64_t units) {
+  const std::uint32_t lender = instance_.node();
+  const Loans& loans = space_.loans();
+  std::uint32_t borrower = lender;
+  std::uint64_t most = 0;
+  for (std::uint32_t n = 0; n < memory_.nodes(); ++n) {
+    const std::uint64_t lent = n == lender || memory_.lost(n) ? 0 : loans.lent(lender, n);
+    if (lent > most) {
+      most = lent;
+      borrower = n;
+    }
+  }
+  if (most < loans.capacity() / kWorthRecalling + 1) return false;
+  const std::optional<SiteUnits> reserves =
+      sites_.any() ? std::optional(sites_.reserves()) : std::nullopt;
+  const std::uint64_t descriptors = memory_.geometry().descriptors;
+  std::uint64_t retired = 0;
+  std::uint64_t at = 0;
+  std::vector<Extent> extents;
+  for (std::uint64_t n = 0; n < kRecallMost && (n % kRecallStep != 0 || retired < units); ++n) {
+    if (n % kRecallStep == 0) at = loans.table(lender).hand.fetch_add(kRecallStep, kRelaxed);
+    const std::uint64_t i = at++ % descriptors;
+    const std::uint8_t byte = memory_.clock_byte(borrower, i);
+    if (byte == 0) continue;
+    Descriptor& d = memory_.descriptor(borrower, i);
+    const std::uint64_t word = d.state.load(kAcquire);
+    if (EntryWord::state(word) != EntryState::kSealed ||
+        !space_.extents(load_sealed(d), d.overflow.load(kAcquire), false, extents)) {
+      continue;
+    }
+    std::uint64_t here = 0;
+    for (const Extent& extent : extents) here += extent.segment() == lender ? extent.units() : 0;
+    if (here == 0) continue;
+    if (ClockByte::uses(byte) > 0) {
+      memory_.set_clock_byte(borrower, i, static_cast<std::uint8_t>(byte - 1));
+    } else if (evict(memory_.link_to(borrower, i, EntryWord::version(word)), d, word,
+                     reserves ? &*reserves : nullptr) != 0) {
+      retired += here;
+    }
+  }
+  return retired != 0 && reclaim(true) != 0;
+}
+
+void GlobalCache::recount(bool at_once) {
+  const std::uint32_t nodes = memory_.nodes();
   const std::uint64_t began = runtime::monotonic_ns();
-  if ((began < next_recount_ns_ && !at_once) || !sites_.any()) return;
+  if ((began < next_recount_ns_ && !at_once) || (!sites_.any() && nodes == 1)) return;
+  const Loans& loans = space_.loans();
   const SiteUnits before = sites_.counts();
   SiteUnits counted{};
+  using Lent = std::array<std::array<std::uint64_t, gsm::kMaxNodes>, gsm::kMaxNodes>;
+  Lent lent_before{};
+  Lent lent{};
+  bool any_lent = false;
+  for (std::uint32_t lender = 0; lender < nodes && nodes > 1; ++lender) {
+    if (memory_.lost(lender)) continue;
+    const std::uint64_t used_before = loans.used(lender);
+    Loans::correct(loans.table(lender).used, used_before, space_.used_units(lender));
+    for (std::uint32_t n = 0; n < nodes; ++n) {
+      lent_before[lender][n] = loans.lent(lender, n);
+      any_lent = any_lent || lent_before[lender][n] != 0;
+    }
+  }
   std::vector<Extent> extents;
-  for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
+  for (std::uint32_t segment = 0; segment < nodes && (any_lent || sites_.any()); ++segment) {
     if (memory_.lost(segment)) continue;
     for (std::uint64_t i = 0; i < memory_.geometry().descriptors; ++i) {
       const std::uint8_t byte = memory_.clock_byte(segment, i);
@@ -367,22 +435,36 @@ void GlobalCache::recount_sites(bool at_once) {
       const std::uint64_t word = d.state.load(kAcquire);
       const EntryState entry_state = EntryWord::state(word);
       const std::uint32_t site = site_of(d);
-      if ((entry_state != EntryState::kFilling && entry_state != EntryState::kSealed) || site == 0 ||
-          site >= kSites ||
+      const bool of_site = site != 0 && site < kSites && entry_state != EntryState::kRetired;
+      if ((entry_state != EntryState::kFilling && entry_state != EntryState::kSealed &&
+           entry_state != EntryState::kRetired) ||
+          !(of_site || any_lent) ||
           !space_.extents(load_sealed(d), d.overflow.load(kAcquire), false, extents)) {
         continue;
       }
-      for (const Extent& extent : extents) counted[site] += extent.units();
+      for (const Extent& extent : extents) {
+        if (of_site) counted[site] += extent.units();
+        lent[extent.segment()][segment] += extent.units();
+      }
       // Whoever takes a lost byte for a free one forgets the site.
       if (const std::uint8_t bits = ClockByte::site(site);
-          entry_state == EntryState::kSealed && (byte & ClockByte::kSite) != bits) {
+          of_site && entry_state == EntryState::kSealed && (byte & ClockByte::kSite) != bits) {
         memory_.set_clock_byte(segment, i,
                                static_cast<std::uint8_t>((byte & ~ClockByte::kSite) | bits));
       }
     }
   }
-  sites_.correct(before, counted);
-  sites_.age(sites_seen_);
+  if (sites_.any()) {
+    sites_.correct(before, counted);
+    sites_.age(sites_seen_);
+  }
+  for (std::uint32_t lender = 0; lender < nodes && any_lent; ++lender) {
+    if (memory_.lost(lender)) continue;
+    for (std::uint32_t n = 0; n < nodes; ++n) {
+      if (n == lender) continue;
+      Loans::correct(loans.table(lender).lent[n], lent_before[lender][n], lent[lender][n]);
+    }
+  }
   const std::uint64_t ended = runtime::monotonic_ns();
   next_recount_ns_ = ended + std::max(kLeastBetweenRecounts, 20 * (ended - began));
 }

@@ -47,6 +47,8 @@ Fill& Fill::operator=(Fill&& other) noexcept {
     head_set_ = other.head_set_;
     head_shown_ = other.head_shown_;
     failed_ = other.failed_;
+    moved_ = other.moved_;
+    moved_word_ = other.moved_word_;
   }
   return *this;
 }
@@ -131,7 +133,8 @@ Append Fill::write(std::span<const std::byte> bytes) {
     }
     const std::size_t before = extents_.size();
     const SpaceAnswer answer = cache_->make_room(
-        link_, *descriptor_, (more + kUnitBytes - 1) / kUnitBytes, extents_);
+        link_, *descriptor_, (more + kUnitBytes - 1) / kUnitBytes, moved_.value != 0,
+                                                  extents_);
     for (std::size_t i = before; i < extents_.size(); ++i) capacity_ += extents_[i].bytes();
     if (answer != SpaceAnswer::kOk) {
       failed_ = true;
@@ -223,7 +226,8 @@ bool Fill::commit(std::int64_t checked_ms) {
   }
   cache_->index_.hint(hash_, link_, Extent{fields.extents[0]});
   cache_->admit(link_, fields);
-  cache_->settle(link_, d, hash_, key_);
+  const bool kept = moved_.value == 0 || cache_->replace_moved(link_, d, moved_, moved_word_);
+  if (kept) cache_->settle(link_, d, hash_, key_);
   // Before the record is cleared, by which a recoverer knows for whom to do it.
   cache_->wake_waiters(link_, d);
   cache_->fill_links_[static_cast<std::size_t>(slot_)].store(0, kRelaxed);
@@ -233,7 +237,7 @@ bool Fill::commit(std::int64_t checked_ms) {
   *this = Fill{};
   // What was replaced is freed in batches; whoever needs room, and the tick, frees the rest.
   if (cache.limbo_used_.count() >= kReclaimBatch) cache.reclaim();
-  return true;
+  return kept;
 }
 
 void Fill::abort() {

@@ -32,6 +32,8 @@ constexpr std::uint64_t kMaxHead = 1U << 20;
 constexpr std::uint64_t kCopiedWhole = 1024;
 // Locks not got before reclaiming leaves the rest for its next turn.
 constexpr unsigned kBusyInPass = 4;
+// From here on it pays to bring near what is read far away.
+constexpr std::uint32_t kDearPercent = 200;
 
 }  // namespace
 
@@ -45,7 +47,9 @@ GlobalCache::GlobalCache(gsm::Domain& domain, Instance& instance,
       sites_(memory_, domain.header().hash_seed),
       area_(*reinterpret_cast<CacheArea*>(instance.own_component_area())),
       wake_(std::move(wake)),
-      seed_(domain.header().hash_seed) {
+      seed_(domain.header().hash_seed),
+      remote_uses_(domain.header().node_count > 1 &&
+                   domain.header().remote_penalty_percent >= kDearPercent) {
   instance.set_steps(this);
 }
 
@@ -138,6 +142,7 @@ bool GlobalCache::load_hit(Link link, Descriptor& d, const Key& key, Hit& hit, F
     return false;
   }
   hit.link = link;
+  hit.hash2 = key.hash2;
   hit.descriptor = &d;
   hit.pin = pin;
   hit.checked_ms = static_cast<std::int64_t>(d.checked.load(kRelaxed));
@@ -266,6 +271,11 @@ std::uint64_t GlobalCache::count_checked(const Hit& hit) const {
 }
 
 Begin GlobalCache::begin(const Key& key, Fill& fill, Link seen, bool insist) {
+  return begin_for(key, key.site == nullptr ? 0 : sites_.number_of(*key.site), fill, seen, insist);
+}
+
+Begin GlobalCache::begin_for(const Key& key, std::uint32_t site, Fill& fill, Link seen,
+                             bool insist) {
   if (instance_.expelled()) return Begin::kBusy;
   const int slot = fills_used_.claim();
   if (slot < 0) return Begin::kNoSpace;
@@ -287,7 +297,6 @@ Begin GlobalCache::begin(const Key& key, Fill& fill, Link seen, bool insist) {
   d.progress.store(0, kRelaxed);
   d.sealed[0].store(key.hash, kRelaxed);
   d.sealed[kHash2Word].store(key.hash2, kRelaxed);
-  const std::uint32_t site = key.site == nullptr ? 0 : sites_.number_of(*key.site);
   SealedFields fields;
   fields.site = site;
   d.sealed[kLengthsWord].store(
@@ -396,7 +405,7 @@ void GlobalCache::wake_waiters(Link filling, const Descriptor& d) {
   }
 }
 
-SpaceAnswer GlobalCache::make_room(Link entry, Descriptor& d, std::uint64_t units,
+SpaceAnswer GlobalCache::make_room(Link entry, Descriptor& d, std::uint64_t units, bool local,
                                    std::vector<Extent>& out) {
   const std::uint32_t site = site_of(d);
   if (site != 0 && !keep_quota(site, units)) return SpaceAnswer::kFull;
@@ -406,7 +415,7 @@ SpaceAnswer GlobalCache::make_room(Link entry, Descriptor& d, std::uint64_t unit
     // Large bodies in fair pieces, small ones in whatever there is.
     const std::uint64_t min_units = units >= 64 ? 16 : units >= 16 ? 4 : 1;
     Extent extent;
-    const SpaceAnswer answer = space_.grow(entry, d, units, min_units, extent);
+    const SpaceAnswer answer = space_.grow(entry, d, units, min_units, local, extent);
     if (answer == SpaceAnswer::kOk) {
       out.push_back(extent);
       sites_.add(site, extent.units());
@@ -420,7 +429,8 @@ SpaceAnswer GlobalCache::make_room(Link entry, Descriptor& d, std::uint64_t unit
       return answer;
     }
     std::uint32_t segment = instance_.node();
-    if (failures > 4) segment = (segment + failures) % memory_.nodes();
+    if (failures == 1 && recall(units)) continue;
+    if (failures > 4 && !local) segment = (segment + failures) % memory_.nodes();
     if (!evict_some(segment, std::min<std::uint64_t>(units, 4 * kGroupUnits))) ++fruitless;
   }
   return SpaceAnswer::kOk;

@@ -18,6 +18,7 @@
 #include "libglobalcache/cache/index.h"
 #include "libglobalcache/cache/memory.h"
 #include "libglobalcache/cache/pins.h"
+#include "libglobalcache/cache/remote_uses.h"
 #include "libglobalcache/cache/sites.h"
 #include "libglobalcache/cache/space.h"
 #include "libglobalcache/runtime/instance.h"
@@ -51,6 +52,7 @@ struct Hit {
   std::vector<std::byte> copy;      // key and head; of what is small the body too
   std::span<const std::byte> head;  // without the key
   bool has_body = false;            // `copy` has it, not verified
+  std::uint64_t hash2 = 0;          // Key::hash2
 
   std::uint64_t body_bytes() const { return fields.body_bytes; }
 };
@@ -139,6 +141,9 @@ class Fill {
   bool head_set_ = false;
   bool head_shown_ = false;
   bool failed_ = false;
+  // The entry that this one is a copy of, nearer to its readers; it takes no loans then.
+  Link moved_;
+  std::uint64_t moved_word_ = 0;
 };
 
 /// An entry that is being filled by somebody, pinned, its head copied and verified.
@@ -249,7 +254,7 @@ class GlobalCache final : public runtime::RecoverySteps {
   /// pages, where the segment allows it. Costs a store the first time.
   void allow_sendfile(Link pinned, std::vector<Extent>& extents);
   /// Count a use (a saturating hint).
-  void touch(const Hit& hit) const;
+  void touch(const Hit& hit);
   /// The entry was compared with its origin now and is still current.
   void set_checked(const Hit& hit, std::int64_t wall_ms) const;
   /// Add 1 to that word, for entries that keep a count there. Returns the count before.
@@ -297,9 +302,17 @@ class GlobalCache final : public runtime::RecoverySteps {
   /// Make room: retire what is least worth keeping. False: nothing could be retired.
   bool evict_some(std::uint32_t segment, std::uint64_t units);
   void tick();
-  /// Count what each site takes, if there is one; not again after a moment unless `at_once`. Looks at
-  /// every descriptor: for the agent, or whoever does its work. One thread at a time.
-  void recount_sites(bool at_once = false);
+  /// Count what each site takes, if there is one, and, if there are several nodes, what of each segment
+  /// is used and lent; not again after a moment unless `at_once`. Looks at every descriptor: for the
+  /// agent, or whoever does its work. One thread at a time.
+  void recount(bool at_once = false);
+
+  /// Where memory of other nodes is slow: bring what this process keeps reading there into the memory of
+  /// its own node. At most about `bytes` of bodies; the rest the next time. Returns how many entries.
+  std::uint32_t bring_near(std::uint64_t bytes = 1 << 20);
+  /// Move one entry into the memory of our node. `hash2`: Key::hash2 of its key. `bytes` becomes what is
+  /// left of it. False: it stays, or is gone.
+  bool bring_here(Link link, std::uint64_t hash2, std::uint64_t& bytes);
 
   /// Give back everything before Instance::leave.
   void leave();
@@ -327,7 +340,9 @@ class GlobalCache final : public runtime::RecoverySteps {
                    std::size_t n) const;
   bool read_copy(Hit& hit) const;
   bool load_hit(Link link, Descriptor& d, const Key& key, Hit& hit, Found& outcome);
-  SpaceAnswer make_room(Link entry, Descriptor& d, std::uint64_t units, std::vector<Extent>& out);
+  SpaceAnswer make_room(Link entry, Descriptor& d, std::uint64_t units, bool local,
+                        std::vector<Extent>& out);
+  Begin begin_for(const Key& key, std::uint32_t site, Fill& fill, Link seen, bool insist);
   /// An entry that is about to be retired, and what its site has less then.
   struct SiteCost {
     std::uint32_t site = 0;
@@ -353,6 +368,7 @@ class GlobalCache final : public runtime::RecoverySteps {
   void settle(Link sealed, Descriptor& d, std::uint64_t hash, std::string_view whole_key);
   void settle(Link sealed, Descriptor& d);
   void say_settled(Link sealed, Descriptor& d);
+  bool replace_moved(Link copy, Descriptor& d, Link moved, std::uint64_t word);
   bool retire_settled(Link link, Descriptor& d);
   // Eviction, see eviction.cc.
   void admit(Link link, const SealedFields& fields);
@@ -365,6 +381,7 @@ class GlobalCache final : public runtime::RecoverySteps {
   /// `nothing`: set if no entry there could go.
   bool evict_until(std::uint32_t segment, std::uint64_t units, const SiteUnits* reserves,
                    bool* nothing = nullptr);
+  bool recall(std::uint64_t units);
   bool is_reserved(const SealedFields& fields, const SiteUnits* reserves) const;
   std::uint64_t filling_units(std::uint32_t site) const;
   bool keep_quota(std::uint32_t site, std::uint64_t units);
@@ -402,6 +419,7 @@ class GlobalCache final : public runtime::RecoverySteps {
   // What the words in use should say.
   std::array<Word, kFills> fill_links_{};
   std::array<Word, kLimbo> limbo_links_{};
+  RemoteUses remote_uses_;
   std::mutex reclaim_mutex_;
   std::mutex orphan_mutex_;  // area_.orphaning is one word
 };

@@ -179,6 +179,30 @@ SegmentUsage View::usage(std::uint32_t node) const {
   return usage;
 }
 
+std::vector<Loan> View::loans() const {
+  std::array<std::array<std::uint64_t, gsm::kMaxNodes>, gsm::kMaxNodes> units{};
+  std::vector<Extent> of_entry;
+  for (std::uint32_t borrower = 0; borrower < memory_.nodes() && memory_.nodes() > 1; ++borrower) {
+    if (memory_.lost(borrower)) continue;
+    for (std::uint64_t i = 0; i < memory_.geometry().descriptors; ++i) {
+      const Descriptor& d = memory_.descriptor(borrower, i);
+      if (EntryWord::state(d.state.load(kAcquire)) != EntryState::kSealed ||
+          !extents(load_sealed(d), d.overflow.load(kAcquire), false, of_entry)) {
+        continue;
+      }
+      for (const Extent& extent : of_entry) units[extent.segment()][borrower] += extent.units();
+    }
+  }
+  std::vector<Loan> found;
+  for (std::uint32_t lender = 0; lender < memory_.nodes(); ++lender) {
+    for (std::uint32_t borrower = 0; borrower < memory_.nodes(); ++borrower) {
+      const std::uint64_t n = units[lender][borrower];
+      if (lender != borrower && n != 0) found.push_back({lender, borrower, n});
+    }
+  }
+  return found;
+}
+
 std::vector<SiteUsage> View::sites() const {
   std::uint32_t first = 0;
   while (first + 1 < memory_.nodes() && memory_.lost(first)) ++first;

@@ -51,6 +51,13 @@ struct SegmentUsage {
   std::uint64_t damage = 0;                 // checks that failed here so far
 };
 
+/// Space of one segment that entries of another one take.
+struct Loan {
+  std::uint32_t lender = 0;
+  std::uint32_t borrower = 0;
+  std::uint64_t units = 0;
+};
+
 /// A site with a share of the space of its own.
 struct SiteUsage {
   std::string name;
@@ -124,6 +131,8 @@ class View {
   /// Every slot that is not FREE; those with an invalid state word too.
   std::vector<InstanceInfo> instances(runtime::Liveness& liveness) const;
   SegmentUsage usage(std::uint32_t node) const;
+  /// Who lends to whom, by lender and borrower: what sealed entries take.
+  std::vector<Loan> loans() const;
   /// Of every site that has a number.
   std::vector<SiteUsage> sites() const;
   /// What all instances counted, the dead and the living: one row per server and node that counted

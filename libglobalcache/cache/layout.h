@@ -277,6 +277,14 @@ struct alignas(64) SiteTable {
   std::array<std::array<Word, kSiteName / sizeof(Word)>, kSites> names;  // for people; ends with 0
 };
 
+/// What of this segment's space is in use, about (loans.h).
+struct alignas(64) LoanTable {
+  Word used;  // units
+  Word hand;  // where the lender looks next for loans that it needs back
+  std::uint64_t unused[6];
+  std::array<Word, gsm::kMaxNodes> lent;  // units, by the borrower's segment
+};
+
 /// Small shared words of one segment.
 struct alignas(64) SegmentState {
   Word clock_hand;   // next descriptor the evictor looks at
@@ -288,6 +296,7 @@ struct alignas(64) SegmentState {
   Word ghost_units;   // units evicted on probation, ever
   std::uint64_t unused[1];
   SiteTable sites;
+  LoanTable loans;
 };
 
 /// Clock byte of a descriptor; 0: FREE.

@@ -569,7 +569,7 @@ void Repairer::watch(const std::atomic<bool>& stop) {
                            ? std::max<Clock::duration>(kPauseAfterHappening,
                                                        kPausePerWalkAfterHappening * walk)
                            : std::max<Clock::duration>(kLeastPause, kPausePerWalk * walk);
-    cache_.recount_sites();
+    cache_.recount();
     if (Clock::now() - last < pause) continue;
     evident = evidence();
     happened = happenings();

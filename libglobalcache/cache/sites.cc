@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "libglobalcache/cache/loans.h"
+
 namespace mcs::cache {
 namespace {
 
@@ -137,14 +139,7 @@ SiteUnits Sites::counts() const {
 
 void Sites::correct(const SiteUnits& before, const SiteUnits& counted) const {
   for (std::uint32_t site = 1; site < kSites; ++site) {
-    const std::uint64_t now = units(site);
-    const auto [least, most] = std::minmax(before[site], now);
-    if (counted[site] >= least && counted[site] <= most) continue;
-    // Half of what changed meanwhile was counted already.
-    const auto change = static_cast<std::int64_t>(now - before[site]) / 2;
-    const auto right = std::max<std::int64_t>(0, static_cast<std::int64_t>(counted[site]) + change);
-    Word& count = table().units[site];
-    count.fetch_add(static_cast<std::uint64_t>(right) - count.load(kRelaxed), kRelaxed);
+    Loans::correct(table().units[site], before[site], counted[site]);
   }
 }
 

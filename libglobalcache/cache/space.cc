@@ -96,7 +96,7 @@ void set_phase(OpRecord& op, Phase phase) { note(op.phase, static_cast<std::uint
 }  // namespace
 
 Space::Space(const Memory& memory, Instance& instance)
-    : memory_(memory), instance_(instance), cursors_(memory.nodes()) {
+    : memory_(memory), loans_(memory), instance_(instance), cursors_(memory.nodes()) {
   // Processes start in different places, so that they seldom meet in one group.
   for (Cursor& cursor : cursors_) {
     const std::uint64_t spread = instance.id().value * 0x9e3779b97f4a7c15ULL;
@@ -250,7 +250,8 @@ SpaceAnswer Space::grow_in(std::uint32_t segment, std::uint64_t number, Link ent
     return SpaceAnswer::kBusy;
   }
   const Run run = find_room(group, wanted, whole_pages);
-  if (run.length < min_units || run.length == 0) {
+  if (run.length < min_units || run.length == 0 ||
+      !loans_.take(segment, instance_.node(), entry.segment(), run.length)) {
     op.unlock();
     return SpaceAnswer::kFull;
   }
@@ -264,11 +265,12 @@ SpaceAnswer Space::grow_in(std::uint32_t segment, std::uint64_t number, Link ent
   if (!attached) mark(group, got, false);
   set_phase(record, Phase::kDone);
   op.unlock();
+  if (!attached) loans_.give_back(segment, entry.segment(), got.units());
   return attached ? SpaceAnswer::kOk : SpaceAnswer::kNoDescriptor;
 }
 
 SpaceAnswer Space::grow(Link entry, Descriptor& d, std::uint64_t units, std::uint64_t min_units,
-                        Extent& got) {
+                        bool local, Extent& got) {
   const std::uint64_t groups = memory_.geometry().groups;
   if (groups == 0) return SpaceAnswer::kFull;
   // What follows whole pages in one entry gets whole pages too: the body is sent from its pages
@@ -276,11 +278,13 @@ SpaceAnswer Space::grow(Link entry, Descriptor& d, std::uint64_t units, std::uin
   const Extent begin{count(d) > 0 ? d.sealed[kExtentWord].load(kRelaxed) : 0};
   const bool large = units >= kWholePages || (begin.units() >= kWholePages && begin.whole_pages());
   bool busy = false;
-  const auto look = [&](std::uint32_t segment, bool whole_pages) {
+  const auto look = [&](std::uint32_t segment, std::uint64_t most, bool whole_pages) {
+    if (whole_pages) most = most / kPageUnits * kPageUnits;
+    if (most < min_units) return SpaceAnswer::kFull;
     Cursor& cursor = cursors_[segment];
     const auto attempt = [&](std::uint64_t group) {
       const SpaceAnswer answer =
-          grow_in(segment, group, entry, d, units, min_units, whole_pages, got);
+          grow_in(segment, group, entry, d, std::min(units, most), min_units, whole_pages, got);
       busy = busy || answer == SpaceAnswer::kBusy;
       return answer;
     };
@@ -305,15 +309,21 @@ SpaceAnswer Space::grow(Link entry, Descriptor& d, std::uint64_t units, std::uin
     cursor.group.store(group, kRelaxed);
     return SpaceAnswer::kFull;
   };
-  for (std::uint32_t n = 0; n < memory_.nodes(); ++n) {
-    // Local memory first, then the others in order.
-    const std::uint32_t segment = (instance_.node() + n) % memory_.nodes();
-    if (memory_.lost(segment)) continue;
-    SpaceAnswer answer = large ? look(segment, true) : SpaceAnswer::kFull;
-    if (answer == SpaceAnswer::kFull) answer = look(segment, false);
-    if (answer != SpaceAnswer::kFull) return answer;
+  const auto look_in = [&](std::uint32_t segment, std::uint64_t most) {
+    if (memory_.lost(segment)) return SpaceAnswer::kFull;
+    const SpaceAnswer answer = large ? look(segment, most, true) : SpaceAnswer::kFull;
+    return answer == SpaceAnswer::kFull ? look(segment, most, false) : answer;
+  };
+  // Local memory first.
+  SpaceAnswer answer = look_in(instance_.node(), kGroupUnits);
+  if (answer == SpaceAnswer::kFull && !local && memory_.nodes() > 1) {
+    std::array<std::uint32_t, gsm::kMaxNodes> others;
+    for (const std::uint32_t lender : loans_.lenders(instance_.node(), min_units, others)) {
+      answer = look_in(lender, loans_.lendable(lender));
+      if (answer != SpaceAnswer::kFull) break;
+    }
   }
-  return busy ? SpaceAnswer::kBusy : SpaceAnswer::kFull;
+  return answer == SpaceAnswer::kFull && busy ? SpaceAnswer::kBusy : answer;
 }
 
 void Space::free_block(Link block, std::uint64_t word) {
@@ -426,6 +436,7 @@ bool Space::free_entry(Link entry, Descriptor& d) {
     clear(record, d);
     set_phase(record, Phase::kDone);
     op.unlock();
+    loans_.give_back(extent.segment(), entry.segment(), extent.units());
     hint_group(extent.segment(), extent.group());
   }
   // A block that was attached for an extent that never came is freed by the same rule.

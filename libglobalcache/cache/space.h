@@ -17,6 +17,7 @@
 #include <span>
 #include <vector>
 
+#include "libglobalcache/cache/loans.h"
 #include "libglobalcache/cache/memory.h"
 #include "libglobalcache/runtime/instance.h"
 
@@ -61,9 +62,10 @@ class Space {
   Space(const Memory& memory, runtime::Instance& instance);
 
   /// Attach one more extent of at most `units` units (at least 1) to a FILLING entry of ours.
-  /// `min_units`: do not bother with smaller runs. The extent is returned through `got`.
+  /// `min_units`: do not bother with smaller runs. `local`: only in this node's memory. The extent is
+  /// returned through `got`.
   SpaceAnswer grow(Link entry, Descriptor& d, std::uint64_t units, std::uint64_t min_units,
-                   Extent& got);
+                   bool local, Extent& got);
 
   /// Free the extents of a RETIRED, unlinked, unpinned entry of ours, and the entry itself. False:
   /// a lock is held by a stopped process, or pages that were sent cannot be exchanged; call again
@@ -97,6 +99,7 @@ class Space {
   /// A group where space was just freed: the next grow looks there first.
   void hint_group(std::uint32_t segment, std::uint64_t group);
 
+  const Loans& loans() const { return loans_; }
   /// Units in use, read without a lock (approximate while others work).
   std::uint64_t used_units(std::uint32_t segment) const;
 
@@ -122,6 +125,7 @@ class Space {
   void free_block(Link block, std::uint64_t word);
 
   const Memory& memory_;
+  Loans loans_;
   runtime::Instance& instance_;
   // Descriptors that this process has freed, so that who evicts to make room finds at once what that
   // has freed. Hints: each is claimed like any other, one that is overwritten or left behind by a death

@@ -302,6 +302,35 @@ void add_removals(std::vector<Operation>& all) {
                  }});
 }
 
+// What lies on another node's memory moves to its reader.
+void add_loans(std::vector<Operation>& all) {
+  static const auto far = [](World& w, unsigned m, unsigned& key) {
+    for (unsigned k = 0; k < 30; ++k) {
+      const cache::Link link = link_of(w, m, k);
+      if (link.value == 0 || link.segment() == w.member(m).instance->node()) continue;
+      key = k;
+      return link;
+    }
+    return cache::Link{};
+  };
+  all.push_back({"bring near", kVictim,
+                 [](World& w, const StartState& s, unsigned m) {
+                   if (!joined(w, m) || s.name.find("two nodes") != 0) return false;
+                   unsigned key = 0;
+                   bool there = false;
+                   w.as(m, [&] { there = far(w, m, key).value != 0; });
+                   return there;
+                 },
+                 [](World& w, const StartState& s, unsigned m) {
+                   unsigned key = 0;
+                   const cache::Link link = far(w, m, key);
+                   if (link.value == 0) return;
+                   std::uint64_t bytes = 1 << 20;
+                   const bool moved = mine(w, m).bring_here(link, w.key(m, key).hash2, bytes);
+                   if (!moved && !s.evicts && !w.crowded) w.violate("nothing was moved");
+                 }});
+}
+
 void add_membership(std::vector<Operation>& all) {
   all.push_back({"join", kJoiner,
                  [](World&, const StartState&, unsigned) { return true; },
@@ -442,6 +471,7 @@ const std::vector<Operation>& operations() {
     add_expulsion(o);
     add_lookups(o);
     add_removals(o);
+    add_loans(o);
     add_membership(o);
     add_locks(o);
     add_component(o);

@@ -59,6 +59,15 @@ void build_full(World& w) {
   w.state().body_bytes[kFresh] = 9000;
 }
 
+// One node has stored so much that some of it lies on the other one's memory.
+void build_lent(World& w) {
+  join_all(w, 6);
+  store(w, kSecondSurvivor, 1, 3000);
+  store(w, kFirstSurvivor, kTarget, 2000);
+  for (unsigned k = 20; k < 100; ++k) store(w, kFirstSurvivor, k, 11000);
+  w.state().body_bytes[kFresh] = 9000;
+}
+
 void build_all_descriptors(World& w) {
   join_all(w, 6);
   for (unsigned k = 0; k < 7; ++k) store(w, 1 + k % 3, k, 200);
@@ -306,6 +315,7 @@ const std::vector<StartState>& start_states() {
     s.push_back({"ledger full", small, build_ledger_full});
     s.push_back({"slots full", small, build_slots_full});
     s.push_back({"two nodes", two, build_some});
+    s.push_back({"two nodes full", two, build_lent, false, true});
     s.push_back({"nobody left", small, build_nobody_left});
     return s;
   }();

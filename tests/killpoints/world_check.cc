@@ -276,7 +276,15 @@ MCS_UNSEEN void World::check_entries(bool pins_held) {
   }
 
   auto& counting = const_cast<cache::GlobalCache&>(cache);
-  counting.recount_sites(true);
+  counting.recount(true);
+  const cache::Loans& loans = counting.space().loans();
+  for (std::uint32_t n = 0; n < cache.memory().nodes() && cache.memory().nodes() > 1; ++n) {
+    const std::uint64_t used = counting.space().used_units(n);
+    if (loans.free_units(n) != loans.capacity() - used) {
+      violate("node %u: %lu units counted as free, %lu are", n, loans.free_units(n),
+              loans.capacity() - used);
+    }
+  }
   check.of_sites[0] = 0;
   if (const auto now = counting.sites().counts(); now != check.of_sites) {
     violate("site 1: %lu units counted, its entries take %lu", now[1], check.of_sites[1]);

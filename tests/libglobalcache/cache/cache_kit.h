@@ -24,17 +24,20 @@ struct Member {
 /// A small domain in private memory, with entries whose bytes follow from their key.
 class CacheTest : public testing::Test {
  protected:
-  explicit CacheTest(std::uint64_t bytes = 16ULL << 20, std::uint32_t instances = 16) {
+  explicit CacheTest(std::uint64_t bytes = 16ULL << 20, std::uint32_t instances = 16,
+                     std::uint32_t nodes = 1, std::uint32_t remote_penalty_percent = 100) {
     gsm::DomainSpec spec;
     spec.name = "cache";
+    spec.nodes = nodes;
     spec.bytes_per_node = bytes;
+    spec.remote_penalty_percent = remote_penalty_percent;
     domain_ = api::create_in_memory(spec, instances, 128);
   }
 
-  Member join(std::function<void(std::uint32_t)> wake = {}) {
+  Member join(std::function<void(std::uint32_t)> wake = {}, std::uint32_t node = 0) {
     Member member;
-    auto instance = runtime::Instance::join(*domain_, liveness_,
-                                            {.server = "server/1", .may_inherit = true});
+    auto instance = runtime::Instance::join(
+        *domain_, liveness_, {.node = node, .server = "server/1", .may_inherit = true});
     EXPECT_TRUE(instance) << instance.error().message;
     member.instance = std::move(*instance);
     member.cache = std::make_unique<GlobalCache>(*domain_, *member.instance, std::move(wake));

@@ -60,14 +60,14 @@ TEST_F(SitesTest, WithoutAReserveTheQuietOneWouldBeGone) {
 
 // Somebody counts, and no running configuration names the quiet one.
 void count_often(const Member& m) {
-  for (std::uint64_t i = 0; i <= kWithdrawn; ++i) m.cache->recount_sites(true);
+  for (std::uint64_t i = 0; i <= kWithdrawn; ++i) m.cache->recount(true);
 }
 
 TEST_F(SitesTest, WhatNoRunningConfigurationNamesHasNothingReserved) {
   const Member m = join();
   for (unsigned i = 0; i < 100; ++i) ASSERT_TRUE(put(m, &kQuiet, "/q" + std::to_string(i), 9000));
   for (std::uint64_t i = 0; i < 3 * kWithdrawn; ++i) {
-    m.cache->recount_sites(true);
+    m.cache->recount(true);
     m.cache->sites().keep("quiet");
     m.cache->sites().keep("unknown");
   }
@@ -98,8 +98,8 @@ TEST_F(SitesTest, TwoWhoCountAgeASiteNoFaster) {
   const Member other = join();
   ASSERT_TRUE(put(m, &kQuiet, "/q", 9000));
   for (std::uint64_t i = 0; i < kWithdrawn - 2; ++i) {
-    m.cache->recount_sites(true);
-    other.cache->recount_sites(true);
+    m.cache->recount(true);
+    other.cache->recount(true);
   }
   EXPECT_EQ(usage("quiet").reserve, kMiB / kUnitBytes);
 }
@@ -176,7 +176,7 @@ TEST_F(SitesTest, WhatIsCountedIsWhatIsThere) {
   }
   const std::uint64_t counted = used("site");
   EXPECT_GT(counted, 1'000'000U);
-  m.cache->recount_sites(true);
+  m.cache->recount(true);
   EXPECT_EQ(used("site"), counted);
   m.cache->purge(PurgeKind::kAll, {});
   EXPECT_EQ(used("site"), 0U);
@@ -188,7 +188,7 @@ TEST_F(SitesTest, WhatADeathLeavesWrongIsCountedAgain) {
   const std::uint64_t right = used("quiet");
   // As if it had died between a store and its count.
   m.cache->sites().add(1, 1'000'000);
-  m.cache->recount_sites(true);
+  m.cache->recount(true);
   EXPECT_EQ(used("quiet"), right);
 }
 
