@@ -20,6 +20,7 @@
 #include <filesystem>
 #include <new>
 #include <numeric>
+#include <optional>
 #include <random>
 
 #include "gsm-emu/internal/place.h"
@@ -144,6 +145,62 @@ Result<void> admit_others(const std::string& build, const Ids& ids, unsigned mod
   return {};
 }
 
+// Beside the liveness bytes of slots and agents, which lie below and above.
+constexpr off_t kRestoreByte = (1 << 20) - 1;
+
+std::uint64_t newest_incarnation(const std::string& path, std::uint32_t wanted) {
+  std::uint64_t newest = 0;
+  std::error_code ignored;
+  for (fs::directory_iterator it(path, ignored), end; !ignored && it != end;
+       it.increment(ignored)) {
+    unsigned node = 0;
+    unsigned long long incarnation = 0;
+    const std::string file = it->path().filename();
+    if (std::sscanf(file.c_str(), "segment.%u.%llu", &node, &incarnation) == 2 && node == wanted) {
+      newest = std::max<std::uint64_t>(newest, incarnation);
+    }
+  }
+  return newest;
+}
+
+// Whether memory was taken away from a segment: its file is shorter than its header says, or has not
+// even got that.
+bool is_cut_short(const std::string& file, off_t size) {
+  SegmentHeader header{};
+  const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  if (fd < 0) return false;
+  const ssize_t got = ::pread(fd, &header, sizeof header, 0);
+  ::close(fd);
+  if (size == 0) return true;
+  return got == static_cast<ssize_t>(sizeof header) && header.magic == kSegmentMagic &&
+         header.checksum == header_checksum(header) &&
+         static_cast<std::uint64_t>(size) < header.size;
+}
+
+Result<void> write_header(const std::string& file, const SegmentHeader& header, unsigned mode) {
+  const int fd = ::open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+  const bool written = fd >= 0 && ::write(fd, &header, sizeof header) ==
+                                      static_cast<ssize_t>(sizeof header);
+  const int error = errno;
+  if (fd >= 0) {
+    ::fchmod(fd, mode);
+    ::close(fd);
+  }
+  if (written) return {};
+  return fail(ErrorCode::kSystem, fmt::format("cannot write {}: {}", file, std::strerror(error)));
+}
+
+bool read_header(const std::string& file, std::uint64_t layout_hash, SegmentHeader& header) {
+  const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  if (fd < 0) return false;
+  const ssize_t got = ::read(fd, &header, sizeof header);
+  ::close(fd);
+  return got == static_cast<ssize_t>(sizeof header) && header.magic == kSegmentMagic &&
+         header.checksum == header_checksum(header) && header.layout_hash == layout_hash &&
+         header.node_count >= 1 && header.node_count <= kMaxNodes &&
+         header.meta_bytes >= kPageSize && header.meta_bytes < header.size;
+}
+
 Result<void> check_spec(const DomainSpec& spec, const Geometry& geometry) {
   if (auto ok = Domain::check_name(spec.name); !ok) return ok;
   if (spec.nodes < 1 || spec.nodes > kMaxNodes) {
@@ -232,8 +289,12 @@ Result<std::unique_ptr<Domain>> Domain::create(const DomainSpec& spec, const Geo
     format(**segment);
     (*segment)->protect(0, kPageSize);
     if (auto ok = give(file, *ids); !ok) return tl::unexpected(ok.error());
-    domain->segments_.push_back(std::move(*segment));
+    domain->add(node, std::move(*segment));
   }
+  if (auto ok = write_header(build + "/header", domain->header(), spec.mode & 0666); !ok) {
+    return tl::unexpected(ok.error());
+  }
+  if (auto ok = give(build + "/header", *ids); !ok) return tl::unexpected(ok.error());
   if (auto ok = admit_others(build, *ids, spec.mode); !ok) return tl::unexpected(ok.error());
   domain->path_ = path_of(spec.directory, spec.name, spec.layout_hash);
   domain->name_ = spec.name;
@@ -281,27 +342,55 @@ Result<std::unique_ptr<Domain>> Domain::open(const std::string& directory,
                             "with owner=, group= and mode=",
                             domain->path_, error.message()));
   }
-  std::uint32_t nodes = kMaxNodes;
-  for (std::uint32_t node = 0; node < nodes; ++node) {
+  // Whoever answers says how many nodes there are, and what the lost ones looked like.
+  std::array<std::unique_ptr<Segment>, kMaxNodes> opened;
+  const SegmentHeader* known = nullptr;
+  std::optional<Error> trouble;
+  for (std::uint32_t node = 0; node < (known == nullptr ? kMaxNodes : known->node_count); ++node) {
+    if (newest[node] == 0) continue;
     const std::string file = fmt::format("{}/segment.{}.{}", domain->path_, node, newest[node]);
+    auto segment = Segment::open(file, layout_hash);
+    if (!segment) {
+      // What is merely damaged, of another build or forbidden is for people to look at.
+      struct stat info {};
+      const bool lost = ::stat(file.c_str(), &info) == 0 && is_cut_short(file, info.st_size);
+      if (!lost) return tl::unexpected(segment.error());
+      if (!trouble) trouble = segment.error();
+      continue;
+    }
+    const SegmentHeader& header = (*segment)->header();
+    if (header.node != node || (known != nullptr && header.domain_id != known->domain_id)) {
+      return fail(ErrorCode::kDamaged,
+                  fmt::format("{} belongs to another domain or node; remove the domain with "
+                              "'gsm-emu down {}'",
+                              file, name));
+    }
+    opened[node] = std::move(*segment);
+    if (known == nullptr) known = &opened[node]->header();
+  }
+  SegmentHeader described{};
+  if (known == nullptr && trouble) {
+    if (!read_header(domain->path_ + "/header", layout_hash, described)) {
+      return tl::unexpected(*trouble);
+    }
+    known = &described;
+  }
+  for (std::uint32_t node = 0; node < (known == nullptr ? 1 : known->node_count); ++node) {
     if (newest[node] == 0) {
       return fail(ErrorCode::kDamaged,
                   fmt::format("domain {} has no segment of node {}; remove it with 'gsm-emu down {}' "
                               "and let it be created again",
                               name, node, name));
     }
-    auto segment = Segment::open(file, layout_hash);
-    if (!segment) return tl::unexpected(segment.error());
-    const SegmentHeader& header = (*segment)->header();
-    if (header.node != node ||
-        (node > 0 && header.domain_id != domain->segments_[0]->header().domain_id)) {
-      return fail(ErrorCode::kDamaged,
-                  fmt::format("{} belongs to another domain or node; remove the domain with "
-                              "'gsm-emu down {}'",
-                              file, name));
+    if (opened[node] == nullptr) {
+      SegmentHeader header = *known;
+      header.node = node;
+      header.incarnation = newest[node];
+      auto stand_in = Segment::placeholder(header);
+      if (!stand_in) return tl::unexpected(stand_in.error());
+      opened[node] = std::move(*stand_in);
     }
-    nodes = header.node_count;
-    domain->segments_.push_back(std::move(*segment));
+    domain->add(node, std::move(opened[node]));
   }
   return domain;
 }
@@ -381,6 +470,96 @@ Result<std::unique_ptr<Domain>> Domain::attach(const DomainSpec& here) {
   return open(here.directory, name, here.layout_hash);
 }
 
+void Domain::add(std::uint32_t node, std::unique_ptr<Segment> segment) {
+  segment->set_viewer(viewer_);
+  current_[node].store(segment.get(), std::memory_order_release);
+  mapped_.push_back(std::move(segment));
+  node_count_ = std::max(node_count_, node + 1);
+}
+
+bool Domain::renew(std::uint32_t node) {
+  if (path_.empty()) return false;
+  const std::lock_guard lock(mutex_);
+  const SegmentHeader& have = segment(node).header();
+  const std::uint64_t newest = newest_incarnation(path_, node);
+  if (newest <= have.incarnation) return false;
+  auto opened = Segment::open(fmt::format("{}/segment.{}.{}", path_, node, newest), have.layout_hash);
+  if (!opened) return false;
+  const SegmentHeader& header = (*opened)->header();
+  if (header.node != node || header.domain_id != have.domain_id || header.size != have.size ||
+      header.incarnation != newest || header.meta_bytes != have.meta_bytes ||
+      !std::equal(std::begin(header.user), std::end(header.user), std::begin(have.user))) {
+    return false;
+  }
+  add(node, std::move(*opened));
+  return true;
+}
+
+Result<void> Domain::restore(std::uint32_t node, const Format& format) {
+  if (on_device()) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("the segments of domain {} lie on a device, which only its owner can restore; "
+                            "create the domain again",
+                            name_));
+  }
+  // One at a time: the incarnation says in which order segments came.
+  const int live = ::open((path_ + "/live").c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+  struct Close {
+    int fd;
+    ~Close() {
+      if (fd >= 0) ::close(fd);
+    }
+  } close_live{live};
+  struct flock one {};
+  one.l_type = F_WRLCK;
+  one.l_whence = SEEK_SET;
+  one.l_start = kRestoreByte;
+  one.l_len = 1;
+  if (live < 0 || ::fcntl(live, F_OFD_SETLK, &one) != 0) {
+    return fail(ErrorCode::kBusy, fmt::format("a segment of domain {} is being restored already, or "
+                                              "{}/live cannot be locked; try again",
+                                              name_, path_));
+  }
+  const std::lock_guard lock(mutex_);
+  Segment& former = segment(node);
+  std::uint64_t incarnation = 0;
+  for (std::uint32_t other = 0; other < node_count_; ++other) {
+    incarnation = std::max(incarnation, newest_incarnation(path_, other));
+  }
+  if (former.incarnation() == newest_incarnation(path_, node) && former.answers()) {
+    return fail(ErrorCode::kExists, fmt::format("node {} of domain {} has lost nothing: its segment "
+                                                "answers; only lost memory is restored",
+                                                node, name_));
+  }
+  SegmentHeader header = former.header();
+  const std::uint64_t old = newest_incarnation(path_, node);
+  header.node = node;
+  header.incarnation = incarnation + 1;
+  struct stat owner {};
+  if (::fstat(live, &owner) != 0) owner = {};
+  const std::string half = fmt::format("{}/restoring.{}", path_, node);
+  ::unlink(half.c_str());
+  // Before there is room for the new one, the old one's has to be given back.
+  const std::string gone = fmt::format("{}/segment.{}.{}", path_, node, old);
+  if (::truncate(gone.c_str(), 0) != 0) {
+    return fail(ErrorCode::kPermission,
+                fmt::format("cannot give back {}: {}", gone, std::strerror(errno)));
+  }
+  auto made = Segment::create(half, header, owner.st_mode & 0666);
+  if (!made) return tl::unexpected(made.error());
+  format(**made);
+  (*made)->protect(0, kPageSize);
+  (void)!::chown(half.c_str(), owner.st_uid, owner.st_gid);
+  const std::string file = fmt::format("{}/segment.{}.{}", path_, node, header.incarnation);
+  if (::rename(half.c_str(), file.c_str()) != 0) {
+    return fail(ErrorCode::kSystem,
+                fmt::format("cannot publish {}: {}", file, std::strerror(errno)));
+  }
+  ::unlink(gone.c_str());
+  add(node, std::move(*made));
+  return {};
+}
+
 std::unique_ptr<Domain> Domain::in_memory(const DomainSpec& spec, const Geometry& geometry,
                                           const Format& format) {
   std::unique_ptr<Domain> domain(new Domain);
@@ -388,7 +567,7 @@ std::unique_ptr<Domain> Domain::in_memory(const DomainSpec& spec, const Geometry
   for (std::uint32_t node = 0; node < spec.nodes; ++node) {
     auto segment = Segment::in_memory(make_header(spec, geometry, node, 1, 42));
     format(*segment);
-    domain->segments_.push_back(std::move(segment));
+    domain->add(node, std::move(segment));
   }
   return domain;
 }
@@ -423,7 +602,9 @@ std::vector<std::string> Domain::list(const std::string& directory) {
 }
 
 void Domain::set_viewer(std::uint32_t node) {
-  for (auto& segment : segments_) segment->set_viewer(node);
+  const std::lock_guard lock(mutex_);
+  viewer_ = node;
+  for (auto& segment : mapped_) segment->set_viewer(node);
 }
 
 double local_load_ns() {

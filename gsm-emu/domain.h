@@ -6,6 +6,7 @@
 //   DIR/mcs-NAME.LAYOUT/            LAYOUT: 8 hex digits of the build's layout hash, so that a build
 //     segment.<node>.<incarnation>  with other structures starts a domain beside the old one; where
 //                                   segments lie on a device, this says where (internal/place.h)
+//     header                        a segment's header, for when all segments are lost
 //     live                          liveness locks (one byte per instance), see runtime/liveness.h
 //     wake.<slot>, agent.<node>     sockets of instances, made by the rooms above
 //
@@ -14,8 +15,10 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -68,12 +71,23 @@ class Domain {
   /// group and mode of `here`, and map it. Of a device that several kernels see each one has to be told;
   /// what only one kernel knows (liveness locks, sockets) lies in its own directory.
   static Result<std::unique_ptr<Domain>> attach(const DomainSpec& here);
-  /// Map an existing domain, each node's newest segment.
+  /// Map an existing domain, each node's newest segment. One whose memory is lost is stood in for
+  /// (Segment::placeholder), as long as any other can be opened.
   static Result<std::unique_ptr<Domain>> open(const std::string& directory,
                                               const std::string& name, std::uint64_t layout_hash);
   /// A domain in private memory, for tests and benchmarks of one process.
   static std::unique_ptr<Domain> in_memory(const DomainSpec& spec, const Geometry& geometry,
                                            const Format& format);
+
+  /// Put the node's newest segment file in the place of the one that is mapped, if its incarnation is
+  /// higher. What was mapped before stays mapped, at its address, until the domain is closed: others
+  /// may be reading there. False: there is none, or it does not belong to this domain. Thread-safe.
+  bool renew(std::uint32_t node);
+  /// A new segment file for `node`, in the place of one that is lost, initialised by `format` before
+  /// it gets its name; its incarnation is higher than any in the domain. It is mapped here at once;
+  /// others find it with renew(). The former file's memory is given back. kBusy: somebody else is
+  /// restoring a segment of this domain. kExists: the segment is not lost.
+  Result<void> restore(std::uint32_t node, const Format& format);
 
   /// Remove a domain's files. Processes that have it mapped keep their memory until they leave.
   static Result<void> destroy(const std::string& path);
@@ -82,10 +96,13 @@ class Domain {
 
   const std::string& path() const { return path_; }  // empty if in memory
   const std::string& name() const { return name_; }
-  std::uint32_t node_count() const { return static_cast<std::uint32_t>(segments_.size()); }
-  /// The segment of a node; never null.
-  Segment& segment(std::uint32_t node) const { return *segments_[node]; }
-  const SegmentHeader& header() const { return segments_.front()->header(); }
+  std::uint32_t node_count() const { return node_count_; }
+  /// The segment of a node, as it is mapped now.
+  Segment& segment(std::uint32_t node) const {
+    return *current_[node].load(std::memory_order_acquire);
+  }
+  /// Of node 0's segment; all but node and incarnation is the same in all.
+  const SegmentHeader& header() const { return segment(0).header(); }
   bool on_device() const { return segment(0).on_device(); }
   bool separate_kernels() const { return (header().flags & kSeparateKernels) != 0; }
   /// From which node this process looks at the domain.
@@ -96,9 +113,14 @@ class Domain {
   static Result<std::unique_ptr<Domain>> create_on_device(const DomainSpec& spec,
                                                           const Geometry& geometry,
                                                           const Format& format);
+  void add(std::uint32_t node, std::unique_ptr<Segment> segment);
   std::string path_;
   std::string name_;
-  std::vector<std::unique_ptr<Segment>> segments_;
+  std::uint32_t node_count_ = 0;
+  std::array<std::atomic<Segment*>, kMaxNodes> current_{};
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Segment>> mapped_;  // all that ever were; the pointers above look here
+  std::uint32_t viewer_ = 0;
 };
 
 /// Nanoseconds of one dependent cache-missing load on this machine (measured once per process).

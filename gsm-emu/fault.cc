@@ -22,7 +22,7 @@ struct Watch {
   std::atomic<RangeKind> kind{RangeKind::kMetadata};
   std::atomic<std::atomic<bool>*> lost{nullptr};
 };
-constexpr int kMaxWatches = 1024;
+constexpr int kMaxWatches = 8192;
 Watch watches[kMaxWatches];
 std::atomic<int> watch_high{0};
 std::mutex watch_mutex;

@@ -19,7 +19,7 @@ enum class RangeKind { kMetadata, kPayload };
 
 /// Watch [address, address+size) for SIGBUS. On a fault in a metadata range `lost` is set.
 /// Installs the process-wide handler at the first call (an earlier handler is kept and called for
-/// faults elsewhere). Returns a handle for unwatch, or -1 if 1,024 ranges are watched already.
+/// faults elsewhere). Returns a handle for unwatch, or -1 if 8,192 ranges are watched already.
 /// Thread-safe. `lost` must outlive the watch.
 int watch_range(const void* address, std::size_t size, RangeKind kind, std::atomic<bool>* lost);
 

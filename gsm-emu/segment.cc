@@ -255,6 +255,27 @@ Result<std::unique_ptr<Segment>> Segment::create(const std::string& path, Segmen
   return segment;
 }
 
+Result<std::unique_ptr<Segment>> Segment::placeholder(SegmentHeader header) {
+  std::unique_ptr<Segment> segment(new Segment);
+  segment->header_ = header;
+  // An empty file: whatever is mapped of it lies beyond its end.
+  segment->fd_ = ::memfd_create("mcs-lost", MFD_CLOEXEC);
+  if (segment->fd_ < 0) return tl::unexpected(system_error("cannot stand in for lost memory", errno));
+  void* payload = ::mmap(nullptr, segment->payload_bytes(), PROT_READ, MAP_SHARED, segment->fd_, 0);
+  void* metadata = ::mmap(nullptr, header.meta_bytes, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  segment->placeholder_ = true;
+  segment->mark_lost();
+  if (payload != MAP_FAILED) segment->payload_ = static_cast<std::byte*>(payload);
+  if (metadata != MAP_FAILED) segment->metadata_ = static_cast<std::byte*>(metadata);
+  if (payload == MAP_FAILED || metadata == MAP_FAILED) {
+    return tl::unexpected(system_error("cannot stand in for lost memory", ENOMEM));
+  }
+  segment->watch_payload_ = watch_range(segment->payload_, segment->payload_bytes(),
+                                        RangeKind::kPayload, &segment->lost_);
+  return segment;
+}
+
 std::unique_ptr<Segment> Segment::in_memory(SegmentHeader header) {
   std::unique_ptr<Segment> segment(new Segment);
   seal(header);
@@ -274,7 +295,18 @@ Segment::~Segment() {
   unwatch_range(watch_payload_);
   regions_.reset();
   if (in_memory_ && metadata_ != nullptr) ::munmap(metadata_, header_.size);
+  if (placeholder_ && metadata_ != nullptr) ::munmap(metadata_, header_.meta_bytes);
+  if (placeholder_ && payload_ != nullptr) ::munmap(payload_, payload_bytes());
   if (fd_ >= 0) ::close(fd_);
+}
+
+bool Segment::answers() {
+  if (lost() || in_memory_ || on_device_) return !lost();
+  struct stat info {};
+  if (::fstat(fd_, &info) != 0 || static_cast<std::uint64_t>(info.st_size) < header_.size) {
+    mark_lost();
+  }
+  return !lost();
 }
 
 bool Segment::write_payload(std::uint64_t offset, std::span<const std::byte> bytes) {
@@ -294,10 +326,7 @@ bool Segment::write_payload(std::uint64_t offset, std::span<const std::byte> byt
     std::memcpy(window.data() + (at - first), bytes.data(), bytes.size());
     return !lost();
   }
-  if (!is_whole(fd_, header_.size)) {
-    mark_lost();
-    return false;
-  }
+  if (!answers()) return false;
   std::size_t done = 0;
   while (done < bytes.size()) {
     const ssize_t n = ::pwrite(fd_, bytes.data() + done, bytes.size() - done,

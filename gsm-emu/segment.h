@@ -70,6 +70,10 @@ class Segment {
   /// checksum and layout_hash; a mismatch is refused with a message that says what to do.
   static Result<std::unique_ptr<Segment>> open(const std::string& path, std::uint64_t layout_hash);
 
+  /// In the place of a segment that cannot be opened because its memory is gone: metadata that reads
+  /// zero, payload that faults, lost() from the beginning. `header`: what is known of it.
+  static Result<std::unique_ptr<Segment>> placeholder(SegmentHeader header);
+
   /// Make a segment file of header.size bytes, all of them allocated now (a full tmpfs is an error
   /// here, never a SIGBUS later), and map it. `path` must not exist.
   static Result<std::unique_ptr<Segment>> create(const std::string& path, SegmentHeader header,
@@ -104,6 +108,9 @@ class Segment {
   /// Whether an access of this process met lost memory. Never reset.
   bool lost() const { return lost_.load(std::memory_order_acquire); }
   void mark_lost() { lost_.store(true, std::memory_order_release); }
+  /// Whether all of it still answers, as far as can be told without an access: one system call. Marks
+  /// it lost otherwise. What a device would report by itself.
+  bool answers();
 
   /// Store bytes into the payload at offset (bytes from payload()). False: out of range, lost, or
   /// no room; then nothing may be assumed about the range. Atomicity: none beyond the kernel's.
@@ -181,6 +188,7 @@ class Segment {
   bool on_device_ = false;
   mutable std::once_flag sendable_tried_;
   mutable bool sendable_ = false;
+  bool placeholder_ = false;
   struct Regions;
   std::unique_ptr<Regions> regions_;
 };

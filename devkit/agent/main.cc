@@ -49,13 +49,20 @@ int run(const std::string& directory, const std::string& name, std::uint32_t nod
   (*instance)->activate();
   bool ok = false;
   {
-    runtime::Agent agent(**instance, (*domain)->path(), options, [&] { cache.tick(); });
+    runtime::Agent::Options watching = options;
+    watching.watch = [&] {
+      cache.look_after_memory();
+      // Its slot is gone with its segment. Whoever ticks next starts another agent.
+      if (cache.is_homeless()) stop = true;
+    };
+    runtime::Agent agent(**instance, (*domain)->path(), watching, [&] { cache.tick(); });
     std::atomic<bool> ended{false};
     std::thread repairer([&] { cache::Repairer(cache).watch(ended); });
     ok = agent.run(&stop);
     ended = true;
     repairer.join();
   }
+  if (cache.is_homeless()) return ok ? 0 : 1;
   cache.leave();
   (*instance)->leave();
   return ok ? 0 : 1;

@@ -83,6 +83,9 @@ std::string as_text(const json& all) {
   text += all["view"].is_null()
               ? "\nno view of the domain can be read"
               : fmt::format("\nview {}", all["view"]["generation"].get<unsigned>());
+  if (!all["view"].is_null() && !all["view"]["index_is_whole"].get<bool>()) {
+    text += ", the index is being rebuilt";
+  }
   text += "\n\nnode  agent      used      free   sealed  filling  retired\n";
   for (const json& s : all["segments"]) {
     if (s["lost"].get<bool>()) {
@@ -170,9 +173,18 @@ int status(const Common& common) {
       if (domain_view->has_member(node)) members.push_back(node);
       if (domain_view->has_segment(node)) segments.push_back(node);
     }
+    // Of those in the view: this program may know that one is lost before it is agreed.
+    bool whole = true;
+    for (std::uint32_t node = 0; node < header.node_count; ++node) {
+      if (!domain_view->has_segment(node)) continue;
+      for (const auto& swept : view.memory().state(node).swept) {
+        whole = whole && swept.load(std::memory_order_acquire) >= domain_view->generation;
+      }
+    }
     all["view"] = {{"generation", domain_view->generation},
                    {"members", std::move(members)},
-                   {"segments", std::move(segments)}};
+                   {"segments", std::move(segments)},
+                   {"index_is_whole", whole}};
   } else {
     all["view"] = nullptr;
   }

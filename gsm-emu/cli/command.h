@@ -77,6 +77,7 @@ int freeze(const Common& common, std::uint32_t node);
 int thaw(const Common& common, std::uint32_t node);
 
 int lose(const Common& common, std::uint32_t node, std::optional<std::uint64_t> page);
+int restore(const Common& common, std::uint32_t node);
 struct DamageOptions {
   std::uint64_t random = 0;  // how many bytes
   std::optional<std::uint64_t> seed;

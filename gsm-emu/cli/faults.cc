@@ -6,12 +6,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <random>
 
 #include "gsm-emu/cli/command.h"
 #include "gsm-emu/cli/processes.h"
+#include "libglobalcache/cache/layout.h"
+#include "libglobalcache/runtime/view.h"
 
 namespace mcs::emu {
 namespace {
@@ -56,7 +59,7 @@ Result<void> collect(const Common& common, std::uint32_t node, NodeProcesses& pr
   if (!domain) return tl::unexpected(domain.error());
   if (const auto file = segment_file(*domain, node); !file) return tl::unexpected(file.error());
   processes.add(read_records(domain->path, node));
-  // A domain with lost memory cannot be opened any more; its commands are known all the same.
+  // If it cannot be opened the commands that exec started are known all the same.
   if (auto instances = live_instances(common)) {
     std::erase_if(*instances, [&](const LiveInstance& instance) { return instance.node != node; });
     processes.add(*instances);
@@ -162,6 +165,72 @@ int lose(const Common& common, std::uint32_t node, std::optional<std::uint64_t> 
   return print(
       common, {{"node", node}, {"file", file->path}, {"bytes_before", size}, {"bytes_left", kept}},
       fmt::format("node {} has lost {} of {} pages\n", node, pages - kept / gsm::kPageSize, pages));
+}
+
+// Sites have the same numbers on every segment.
+static void copy_sites(const gsm::Segment& from, const gsm::Segment& to) {
+  const std::uint64_t at = cache::CacheGeometry::load(from.header().user + 16).state_at;
+  const auto& theirs = reinterpret_cast<const cache::SegmentState*>(from.metadata() + at)->sites;
+  auto& ours = reinterpret_cast<cache::SegmentState*>(to.metadata() + at)->sites;
+  for (std::uint32_t site = 0; site < cache::kSites; ++site) {
+    ours.quota[site].store(theirs.quota[site].load());
+    ours.reserve[site].store(theirs.reserve[site].load());
+    for (std::size_t i = 0; i < ours.names[site].size(); ++i) {
+      ours.names[site][i].store(theirs.names[site][i].load());
+    }
+    ours.ids[site].store(theirs.ids[site].load());
+  }
+}
+
+int restore(const Common& common, std::uint32_t node) {
+  const auto found = find_domain(common);
+  if (!found) return fail_with(found.error());
+  if (const auto file = segment_file(*found, node); !file) return fail_with(file.error());
+  const auto opened = cache::open(common.directory, common.name);
+  if (!opened) return fail_with(opened.error());
+  gsm::Domain& domain = **opened;
+  runtime::Views views(domain);
+  runtime::View view = views.look();
+  const auto bit = static_cast<std::uint16_t>(1U << node);
+  // Out of the view first: nobody may take the new one for the former.
+  while (view.has_segment(node) && !domain.segment(node).answers() && view.segments != bit) {
+    runtime::View without = view;
+    ++without.generation;
+    without.segments = static_cast<std::uint16_t>(view.segments & ~bit);
+    view = views.propose(without);
+  }
+  if (const auto made = domain.restore(node, cache::format); !made) return fail_with(made.error());
+  const std::uint64_t incarnation = domain.segment(node).incarnation();
+  view = views.look();
+  for (std::uint32_t other = 0; other < domain.node_count(); ++other) {
+    if (other == node || !view.has_segment(other)) continue;
+    copy_sites(domain.segment(other), domain.segment(node));
+    break;
+  }
+  if (view.generation == 0 || view.segments == bit) {
+    // All memory was lost, and with it every view. Later than any that a process may remember.
+    const std::uint32_t later = std::max(view.generation + 1,
+                                         static_cast<std::uint32_t>(incarnation << 10 & 0xffffff));
+    view = runtime::View::first(domain.node_count());
+    view.generation = later;
+    view.segments = bit;
+    views.area(node).view.word.store(view.word());
+  }
+  for (int round = 0; round < 100 && !view.has_segment(node); ++round) {
+    runtime::View with = view;
+    ++with.generation;
+    with.segments = static_cast<std::uint16_t>(view.segments | bit);
+    view = views.propose(with);
+  }
+  if (!view.has_segment(node)) {
+    return fail_with({ErrorCode::kBusy, fmt::format("node {} has new memory, but the view of domain {} "
+                                                    "changes all the time; try again",
+                                                    node, common.name)});
+  }
+  return print(common,
+               {{"node", node}, {"incarnation", incarnation}, {"generation", view.generation}},
+               fmt::format("node {} has memory again: incarnation {}, in the domain's view {}\n", node,
+                           incarnation, view.generation));
 }
 
 int damage(const Common& common, std::uint32_t node, const DamageOptions& options) {

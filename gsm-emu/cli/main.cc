@@ -110,6 +110,12 @@ int main(int argc, char** argv) {
                        "in its middle; see damage --zero-page)");
   add_json(*lose_app, common);
 
+  CLI::App* restore_app = add_command(
+      app, "restore", "the memory of a node comes back, empty, as a new incarnation; what was lost stays "
+      "lost, and processes that use the domain map it by themselves",
+      common, &node);
+  add_json(*restore_app, common);
+
   DamageOptions damage_options;
   CLI::App* damage_app =
       add_command(app, "damage", "change bytes of a node's memory", common, &node);
@@ -162,6 +168,7 @@ int main(int argc, char** argv) {
     if (freeze_app->parsed()) return freeze(common, node);
     if (thaw_app->parsed()) return thaw(common, node);
     if (lose_app->parsed()) return lose(common, node, page);
+    if (restore_app->parsed()) return restore(common, node);
     if (damage_app->parsed()) return damage(common, node, damage_options);
     return down(common, down_options);
   } catch (const std::exception& error) {

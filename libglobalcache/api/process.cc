@@ -34,6 +34,7 @@ void log_events(mcs_process& process) {
     runtime::EventRing* ring = &process.instance->events(node);
     const std::uint64_t next = ring->next.load(std::memory_order_acquire);
     auto& [seen, unready] = process.events_seen[node];
+    if (next < seen) seen = 0;  // the node's segment came back as another one
     // Also from before we joined: whoever could have printed it may be the one who died.
     if (next - seen > runtime::kEvents) seen = next - runtime::kEvents;
     for (; seen < next; ++seen) {
@@ -129,6 +130,55 @@ void look_after_agent(mcs_process& process) {
   }
 }
 
+// Take a slot, and the cache with it. What the process used before goes on being readable.
+Result<void> move_in(mcs_process& process) {
+  const bool first = process.instance.get() == nullptr;
+  auto joined = runtime::Instance::join(
+      *process.domain, *process.liveness,
+      {.node = process.config.node,
+       .server = process.config.server,
+       .serial = first ? 0 : process.instance->serial() + 1,
+       .may_inherit = true});
+  if (!joined) return tl::unexpected(joined.error());
+  runtime::Instance& instance = **joined;
+  const std::string path = api::WakeSocket::path_for(process.domain->path(), instance.slot_number());
+  if (first) {
+    process.wake = std::make_unique<api::WakeSocket>(path, process.config.spec.mode);
+  } else {
+    process.wake->move_to(path);
+  }
+  auto cache = std::make_unique<cache::GlobalCache>(
+      *process.domain, instance, [p = &process](std::uint32_t slot) {
+        api::WakeSocket::send(p->wake->fd(),
+                              api::WakeSocket::path_for(p->domain->path(), slot));
+      });
+  cache->set_purge_matcher(api::purge_meets);
+  if (first) {
+    process.pins = std::make_unique<api::SharedPins>(
+        cache->pins(), static_cast<std::uint32_t>(cache->memory().geometry().ledger_words));
+  } else {
+    process.pins->move_to(cache->pins());
+  }
+  process.instance = std::move(*joined);
+  process.cache = std::move(cache);
+  return {};
+}
+
+// The segment with our own slot is lost: nothing is begun there any more, and what is pinned is declared
+// again somewhere else, before the former slot's liveness byte, which keeps it all alive, is let go.
+void rejoin(mcs_process& process) {
+  const std::uint32_t former = process.instance->slot_number();
+  if (!process.cache->retire_instance()) return;
+  if (!move_in(process)) return;  // no segment has room: again at the next tick
+  process.instance->activate();
+  publish_waiting(process);
+  process.liveness->release(former);
+  process.known_agent = 0;
+  process.log(2, fmt::format("the memory of this process's slot in domain {} is lost; it has joined "
+                             "anew as instance {}",
+                             process.domain->name(), process.instance->slot_number()));
+}
+
 mcs_status put_error(char* err, size_t errlen, mcs_status status, const std::string& message) {
   if (err != nullptr && errlen > 0) std::snprintf(err, errlen, "%s", message.c_str());
   return status;
@@ -200,27 +250,10 @@ mcs_process* mcs_join(const mcs_domain_options* options, const mcs_callbacks* ca
   const std::string& server = process->config.server;
   process->server_kind = static_cast<std::uint8_t>(XXH3_64bits(
       server.data(), std::min(server.find('/'), server.size())));
-  auto instance = runtime::Instance::join(*process->domain, *process->liveness,
-                                          {.node = process->config.node, .server = server,
-                                           .may_inherit = true});
-  if (!instance) {
-    api::put_error(err, errlen, MCS_ERROR, instance.error().message);
+  if (const auto placed = api::move_in(*process); !placed) {
+    api::put_error(err, errlen, MCS_ERROR, placed.error().message);
     return nullptr;
   }
-  process->instance = std::move(*instance);
-  const std::string& path = process->domain->path();
-  process->wake = std::make_unique<api::WakeSocket>(
-      api::WakeSocket::path_for(path, process->instance->slot_number()),
-      process->config.spec.mode);
-  process->cache = std::make_unique<cache::GlobalCache>(
-      *process->domain, *process->instance, [p = process.get()](std::uint32_t slot) {
-        api::WakeSocket::send(p->wake->fd(),
-                              api::WakeSocket::path_for(p->domain->path(), slot));
-      });
-  process->pins = std::make_unique<api::SharedPins>(
-      process->cache->pins(),
-      static_cast<std::uint32_t>(process->cache->memory().geometry().ledger_words));
-  process->cache->set_purge_matcher(api::purge_meets);
   // If everybody died together, whoever comes first recovers them before serving.
   if (!process->liveness->held(runtime::kAgentByte + process->config.node)) {
     process->instance->recover_all("first to join");
@@ -247,6 +280,7 @@ void mcs_tick(mcs_process* process) try {
   if (!lock.owns_lock()) return;
   process->instance->tick();
   process->cache->tick();
+  if (process->cache->is_homeless()) api::rejoin(*process);
   process->cache->bring_near();
   constexpr unsigned kTicks = 8;  // about two seconds
   if (process->ticks++ % kTicks == 0) api::keep_sites(*process->cache);

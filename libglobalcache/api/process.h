@@ -2,6 +2,7 @@
 // One server process in one domain: what mcs_process stands for.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -41,15 +42,39 @@ const char* stat_name(unsigned cell);
 
 }  // namespace mcs::api
 
+namespace mcs::api {
+
+/// What a process uses now, and all that it used before, which others of its threads may still be using:
+/// an instance whose slot was lost is not deleted before the process leaves the domain.
+template <typename T>
+class Current {
+ public:
+  explicit operator bool() const { return get() != nullptr; }
+  T* operator->() const { return get(); }
+  T& operator*() const { return *get(); }
+  T* get() const { return now_.load(std::memory_order_acquire); }
+  Current& operator=(std::unique_ptr<T> next) {
+    now_.store(next.get(), std::memory_order_release);
+    all_.push_back(std::move(next));
+    return *this;
+  }
+
+ private:
+  std::atomic<T*> now_{nullptr};
+  std::vector<std::unique_ptr<T>> all_;
+};
+
+}  // namespace mcs::api
+
 /// The C API's handle. Members are used by the api room only.
 struct mcs_process {
   mcs::api::DomainConfig config;
   mcs_callbacks callbacks{};
   std::unique_ptr<mcs::gsm::Domain> domain;
   std::unique_ptr<mcs::runtime::Liveness> liveness;
-  std::unique_ptr<mcs::runtime::Instance> instance;
+  mcs::api::Current<mcs::runtime::Instance> instance;
   std::unique_ptr<mcs::api::WakeSocket> wake;
-  std::unique_ptr<mcs::cache::GlobalCache> cache;
+  mcs::api::Current<mcs::cache::GlobalCache> cache;
   std::unique_ptr<mcs::api::SharedPins> pins;
   std::uint8_t server_kind = 0;  // hash of the server's name, to tell who filled an entry
 

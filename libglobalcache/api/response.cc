@@ -27,7 +27,9 @@ void* as_handle(int pin) {
 
 }  // namespace
 
-void* hand_over_pin(cache::Hit& hit) { return as_handle(std::exchange(hit.pin, -1)); }
+void* hand_over_pin(mcs_process& process, cache::Hit& hit) {
+  return as_handle(process.pins->keep(hit.link, std::exchange(hit.pin, -1)));
+}
 
 void* share_pin(mcs_process& process, cache::Hit& hit) {
   return as_handle(process.pins->share(hit.link, std::exchange(hit.pin, -1)));

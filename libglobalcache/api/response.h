@@ -8,7 +8,7 @@
 namespace mcs::api {
 
 /// The hit's pin as mcs_response.pin; the hit does not own it any more.
-void* hand_over_pin(cache::Hit& hit);
+void* hand_over_pin(mcs_process& process, cache::Hit& hit);
 /// The same, but one pin serves all responses of the process with this body.
 void* share_pin(mcs_process& process, cache::Hit& hit);
 

@@ -187,7 +187,8 @@ bool respond(Request& r, cache::Hit& hit, const FileHead& head, mcs_cache_status
   out.body = iov;
   out.body_count = pieces.size();
   out.body_pinned = 1;
-  out.pin = hand_over_pin(hit);
+  out.pin = hand_over_pin(r.process, hit);
+  if (out.pin == nullptr) return false;
   return true;
 }
 

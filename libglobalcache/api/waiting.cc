@@ -116,6 +116,11 @@ bool register_waiter(mcs_process& process, void* waiter, cache::Link filling, st
   return false;
 }
 
+void publish_waiting(mcs_process& process) {
+  const std::lock_guard lock(process.waiting.mutex);
+  publish_count(process);
+}
+
 void wait_blocking(mcs_process& process, cache::Link filling, std::uint64_t seen,
                    std::uint64_t until_ns) {
   Waiting& waiting = process.waiting;

@@ -54,6 +54,9 @@ void leave_place(mcs_process& process);
 /// more. False: it is not already; look again at once.
 bool register_waiter(mcs_process& process, void* waiter, cache::Link filling, std::uint64_t seen);
 
+/// Say in shared memory how many wait here: after the instance has changed.
+void publish_waiting(mcs_process& process);
+
 /// The same without a waiter handle: returns when it is so, or at `until_ns` (CLOCK_MONOTONIC).
 void wait_blocking(mcs_process& process, cache::Link filling, std::uint64_t seen,
                    std::uint64_t until_ns);

@@ -7,6 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstring>
 
 namespace mcs::api {
@@ -40,6 +41,11 @@ WakeSocket::~WakeSocket() {
   if (fd_ < 0) return;
   ::close(fd_);
   ::unlink(path_.c_str());
+}
+
+void WakeSocket::move_to(const std::string& path) {
+  if (fd_ < 0 || ::rename(path_.c_str(), path.c_str()) != 0) return;
+  path_ = path;
 }
 
 bool WakeSocket::drain() {

@@ -32,6 +32,7 @@ Fill& Fill::operator=(Fill&& other) noexcept {
     key_ = std::move(other.key_);
     hash_ = other.hash_;
     site_ = other.site_;
+    view_ = other.view_;
     purges_seen_ = other.purges_seen_;
     head_bytes_ = other.head_bytes_;
     head_sum_ = other.head_sum_;
@@ -54,6 +55,9 @@ Fill& Fill::operator=(Fill&& other) noexcept {
 }
 
 void Fill::rename(const Key& key) {
+  const Inside inside(*cache_);
+  if (!inside) failed_ = true;
+  if (failed_) return;
   key_.assign(key.primary).append(key.variant);
   descriptor_->sealed[kHash2Word].store(key.hash2, kRelease);
 }
@@ -71,6 +75,11 @@ void Fill::set_head(std::span<const std::byte> head, std::optional<std::uint64_t
 
 Append Fill::append(std::span<const std::byte> bytes) {
   if (failed_ || !head_set_) return Append::kFailed;
+  const Inside inside(*cache_);
+  if (!inside) {
+    failed_ = true;
+    return Append::kFailed;
+  }
   const bool staged = stage_.size() + bytes.size() <= kStageBytes && written_ == 0;
   if (staged) {
     stage_.insert(stage_.end(), bytes.begin(), bytes.end());
@@ -87,6 +96,11 @@ Append Fill::append(std::span<const std::byte> bytes) {
 
 Append Fill::flush() {
   if (failed_ || !head_set_) return Append::kFailed;
+  const Inside inside(*cache_);
+  if (!inside) {
+    failed_ = true;
+    return Append::kFailed;
+  }
   if (!body_sum_) {
     body_sum_ = std::make_unique<Checksum>();
     const std::size_t head = key_.size() + head_bytes_;
@@ -146,8 +160,7 @@ Append Fill::write(std::span<const std::byte> bytes) {
   std::size_t done = 0;
   const bool ok = for_each_piece(
       extents_, written_, bytes.size(), [&](const Piece& piece) {
-        const bool stored = cache_->memory_.domain()
-                                .segment(piece.segment)
+        const bool stored = cache_->memory_.segment(piece.segment, piece.incarnation)
                                 .write_payload(piece.offset, bytes.subspan(done, piece.length));
         done += piece.length;
         return stored;
@@ -162,6 +175,11 @@ Append Fill::write(std::span<const std::byte> bytes) {
 
 bool Fill::commit(std::int64_t checked_ms) {
   if (cache_ == nullptr) return false;
+  const Inside inside(*cache_);
+  if (!inside || cache_->instance_.expelled()) {
+    abort();
+    return false;
+  }
   std::uint64_t body_sum = 0;
   const std::size_t head = key_.size() + head_bytes_;
   if (!body_sum_ && head_set_ && !failed_) {
@@ -228,6 +246,14 @@ bool Fill::commit(std::int64_t checked_ms) {
   cache_->admit(link_, fields);
   const bool kept = moved_.value == 0 || cache_->replace_moved(link_, d, moved_, moved_word_);
   if (kept) cache_->settle(link_, d, hash_, key_);
+  // Where it was linked may be gone; whoever rebuilds the index has perhaps seen it before the seal.
+  GlobalCache& its = *cache_;
+  while (kept && ((its.memory_.moved() && its.memory_.adopt()) || its.memory_.generation() != view_)) {
+    view_ = its.memory_.generation();
+    // What cannot be put into its chain must not stay: its part may have been swept already.
+    if (!its.sweep_entry(link_, d) && !its.retire_settled(link_, d)) its.retire_as_orphan(link_, d);
+    its.settle(link_, d, hash_, key_);
+  }
   // Before the record is cleared, by which a recoverer knows for whom to do it.
   cache_->wake_waiters(link_, d);
   cache_->fill_links_[static_cast<std::size_t>(slot_)].store(0, kRelaxed);
@@ -243,7 +269,13 @@ bool Fill::commit(std::int64_t checked_ms) {
 void Fill::abort() {
   if (cache_ == nullptr) return;
   GlobalCache& cache = *cache_;
+  const Inside inside(cache);
   cache_ = nullptr;
+  if (!inside) {
+    // Whoever finds it in nobody's hands frees it.
+    *this = Fill{};
+    return;
+  }
   cache.retire_filling(link_, *descriptor_, cache.instance_.slot_number() + 1);
   cache.fill_links_[static_cast<std::size_t>(slot_)].store(0, kRelaxed);
   note(cache.area_.fills[static_cast<std::size_t>(slot_)], 0);

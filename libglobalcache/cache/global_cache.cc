@@ -71,12 +71,12 @@ bool GlobalCache::copy_stream(const std::vector<Extent>& extents, std::uint64_t 
                               std::size_t n) const {
   auto* out = static_cast<std::byte*>(to);
   if (!extents.empty() && offset + n <= extents[0].bytes()) {
-    gsm::Segment& segment = memory_.domain().segment(extents[0].segment());
+    gsm::Segment& segment = memory_.segment(extents[0].segment(), extents[0].incarnation());
     segment.charge(n);
     return gsm::guarded_copy(out, segment.payload() + extents[0].first() * kUnitBytes + offset, n);
   }
   return for_each_piece(extents, offset, n, [&](const Piece& piece) {
-    gsm::Segment& segment = memory_.domain().segment(piece.segment);
+    gsm::Segment& segment = memory_.segment(piece.segment, piece.incarnation);
     segment.charge(piece.length);
     if (!gsm::guarded_copy(out, segment.payload() + piece.offset, piece.length)) return false;
     out += piece.length;
@@ -131,7 +131,7 @@ bool GlobalCache::load_hit(Link link, Descriptor& d, const Key& key, Hit& hit, F
       space_.extents(hit.fields, hit.overflow, true, hit.extents) &&
       read_copy(hit);
   if (!sound) {
-    memory_.state(link.segment()).damage.fetch_add(1, kRelaxed);
+    count_damage(link.segment());
     outcome = Found::kDamaged;
     pins_.unpin(pin);
     return false;
@@ -187,15 +187,35 @@ FindResult GlobalCache::find(const Key& key, Hit& hit) {
   });
   // Not when the chain kept changing: that is contention.
   if (end == WalkEnd::kDamaged) {
-    memory_.state(memory_.home_of(key.hash)).damage.fetch_add(1, kRelaxed);
+    if (count_damage(memory_.home_of(key.hash))) return find(key, hit);
+    if (result.found == Found::kMiss) result.found = Found::kDamaged;
   }
-  if (end == WalkEnd::kDamaged && result.found == Found::kMiss) result.found = Found::kDamaged;
   return result;
+}
+
+// A check failed. Is it because memory was lost, or came back? True: this process has learnt of another
+// view, in which it may be right.
+bool GlobalCache::count_damage(std::uint32_t segment) {
+  bool lost = memory_.moved();
+  for (std::uint32_t other = 0; other < memory_.nodes(); ++other) {
+    lost = lost || (memory_.has_segment(other) && memory_.lost(other));
+  }
+  if (lost) return memory_.look_after();
+  if (index_is_whole()) memory_.state(segment).damage.fetch_add(1, kRelaxed);
+  return false;
 }
 
 void GlobalCache::release(Hit& hit) {
   if (hit.pin >= 0) pins_.unpin(hit.pin);
   hit.pin = -1;
+}
+
+bool GlobalCache::is_held(const Hit& hit) const {
+  if (pins_.place_of(hit.pin) >= 0) return true;
+  std::atomic_thread_fence(kAcquire);
+  const std::uint64_t word = hit.descriptor->state.load(kAcquire);
+  return EntryWord::state(word) == EntryState::kSealed &&
+         EntryWord::version(word) == hit.link.version();
 }
 
 bool GlobalCache::read_body(const Hit& hit, std::uint64_t offset, void* to, std::size_t n) const {
@@ -231,7 +251,7 @@ void GlobalCache::body_pieces(const Hit& hit,
   pieces.clear();
   const std::uint64_t start = std::uint64_t{hit.fields.key_bytes} + hit.fields.head_bytes;
   for_each_piece(hit.extents, start, hit.fields.body_bytes, [&](const Piece& piece) {
-    gsm::Segment& segment = memory_.domain().segment(piece.segment);
+    gsm::Segment& segment = memory_.segment(piece.segment, piece.incarnation);
     segment.charge(piece.length);
     const std::byte* at = segment.payload() + piece.offset;
     if (!pieces.empty() && pieces.back().data() + pieces.back().size() == at) {
@@ -255,7 +275,7 @@ void GlobalCache::allow_sendfile(Link pinned, std::vector<Extent>& extents) {
     return;
   }
   std::erase_if(extents, [&](Extent extent) {
-    return !extent.whole_pages() || !memory_.domain().segment(extent.segment()).sendable();
+    return !extent.whole_pages() || !memory_.segment(extent.segment(), extent.incarnation()).sendable();
   });
   // Whoever retires it after this carries the flag on; what is retired already is copied.
   if (!extents.empty() && !set_flag(pinned, EntryWord::kSent)) extents.clear();
@@ -263,6 +283,7 @@ void GlobalCache::allow_sendfile(Link pinned, std::vector<Extent>& extents) {
 
 void GlobalCache::set_checked(const Hit& hit, std::int64_t wall_ms) const {
   // The pin keeps the descriptor this entry's, so a plain store cannot hit another entry.
+  if (!is_held(hit)) return;
   hit.descriptor->checked.store(static_cast<std::uint64_t>(wall_ms), kRelaxed);
 }
 
@@ -276,7 +297,9 @@ Begin GlobalCache::begin(const Key& key, Fill& fill, Link seen, bool insist) {
 
 Begin GlobalCache::begin_for(const Key& key, std::uint32_t site, Fill& fill, Link seen,
                              bool insist) {
-  if (instance_.expelled()) return Begin::kBusy;
+  const Inside inside(*this);
+  if (!inside || instance_.expelled()) return Begin::kBusy;
+  const std::uint32_t view = memory_.generation();
   const int slot = fills_used_.claim();
   if (slot < 0) return Begin::kNoSpace;
   Word& intent = area_.fills[static_cast<std::size_t>(slot)];
@@ -334,6 +357,7 @@ Begin GlobalCache::begin_for(const Key& key, std::uint32_t site, Fill& fill, Lin
     Index::Locked bucket(index_, key.hash);
     if (bucket.answer() != LockAnswer::kAcquired) {
       give_up();
+      if (bucket.answer() == LockAnswer::kLost) memory_.look_after();
       return Begin::kBusy;
     }
     bool other = false;
@@ -359,6 +383,7 @@ Begin GlobalCache::begin_for(const Key& key, std::uint32_t site, Fill& fill, Lin
   fill.hash_ = key.hash;
   fill.site_ = site;
   fill_links_[static_cast<std::size_t>(slot)].store(link.value, kRelaxed);
+  fill.view_ = view;
   return Begin::kFilling;
 }
 
@@ -437,10 +462,20 @@ SpaceAnswer GlobalCache::make_room(Link entry, Descriptor& d, std::uint64_t unit
 }
 
 bool GlobalCache::unlink(Link link, Descriptor& d) {
-  {
-    Index::Locked bucket(index_, d.sealed[0].load(kAcquire));
-    if (bucket.answer() != LockAnswer::kAcquired) return false;
-    bucket.unlink(link);
+  for (;;) {
+    const std::uint32_t view = memory_.generation();
+    {
+      Index::Locked bucket(index_, d.sealed[0].load(kAcquire));
+      if (bucket.answer() != LockAnswer::kAcquired) {
+        // A chain on lost memory is gone, and nobody puts a retired entry into another one.
+        if (bucket.answer() != LockAnswer::kLost || !memory_.adopt()) return false;
+        continue;
+      }
+      bucket.unlink(link);
+    }
+    // Whoever rebuilds the index in a later view may have linked it there before it was retired.
+    if ((memory_.moved() && memory_.adopt()) || memory_.generation() != view) continue;
+    break;
   }
   std::uint64_t word = d.state.load(kAcquire);
   while (EntryWord::state(word) == EntryState::kRetired &&
@@ -503,7 +538,8 @@ bool GlobalCache::retire_as(Link link, Descriptor& d, std::uint64_t expected) {
 }
 
 bool GlobalCache::retire(Link link) {
-  Descriptor* d = memory_.resolve(link);
+  const Inside inside(*this);
+  Descriptor* d = inside ? memory_.resolve(link) : nullptr;
   if (d == nullptr) return false;
   for (unsigned attempt = 0; attempt < 8; ++attempt) {
     const std::uint64_t word = d->state.load(kAcquire);
@@ -607,6 +643,8 @@ bool GlobalCache::retire_filling(Link link, Descriptor& d, std::uint64_t owner_p
 }
 
 std::uint64_t GlobalCache::reclaim(bool wait) {
+  const Inside inside(*this);
+  if (!inside) return 0;
   std::unique_lock lock(reclaim_mutex_, std::defer_lock);
   if (wait) {
     lock.lock();
@@ -623,7 +661,12 @@ std::uint64_t GlobalCache::reclaim(bool wait) {
     if (!limbo_ready_.in_use(place)) continue;
     const Link link{limbo_links_[place].load(kAcquire)};
     Descriptor* d = memory_.resolve(link);
-    if (d == nullptr) continue;
+    if (d == nullptr) {
+      // Lost with its segment.
+      limbo_ready_.give_back(static_cast<int>(place));
+      drop_limbo(static_cast<int>(place));
+      continue;
+    }
     const auto is_retired = [&](std::uint64_t word) {
       return EntryWord::version(word) == link.version() &&
              EntryWord::state(word) == EntryState::kRetired;
@@ -682,7 +725,9 @@ GlobalCache::KeyRead GlobalCache::read_key(Link link, const Descriptor& d, std::
 
 // Of two fills of one key that were allowed at once the one that was linked later counts, whichever
 // is sealed first; the other one goes, as do those that either replaces. False: not all were seen.
-bool GlobalCache::retire_duplicates(std::uint64_t hash, std::string_view whole_key) {
+bool GlobalCache::retire_duplicates(Link sealed, std::uint64_t hash, std::string_view whole_key) {
+  // Until the index is whole the older entry may be in no chain.
+  if (!index_is_whole() && !retire_everywhere(sealed, hash, whole_key)) return false;
   std::array<Link, 8> older;
   std::size_t n = 0;
   Link newest;
@@ -710,6 +755,10 @@ bool GlobalCache::retire_duplicates(std::uint64_t hash, std::string_view whole_k
           newest = {};
         });
     if (end == WalkEnd::kChanged) return false;
+    // What lies behind lost memory is seen when the index is whole again.
+    if (end == WalkEnd::kDamaged && (memory_.moved() || memory_.lost(memory_.home_of(hash)))) {
+      return false;
+    }
     for (std::size_t i = 0; i < n; ++i) {
       Descriptor* old = memory_.resolve(older[i]);
       if (old == nullptr) continue;
@@ -722,7 +771,7 @@ bool GlobalCache::retire_duplicates(std::uint64_t hash, std::string_view whole_k
 
 void GlobalCache::settle(Link sealed, Descriptor& d, std::uint64_t hash,
                          std::string_view whole_key) {
-  if (retire_duplicates(hash, whole_key)) say_settled(sealed, d);
+  if (retire_duplicates(sealed, hash, whole_key)) say_settled(sealed, d);
 }
 
 // In the name of a filler that has not come to it, or has died.
@@ -751,7 +800,9 @@ void GlobalCache::adopt_orphans(std::uint32_t segment) {
     std::uint64_t word = d.state.load(kAcquire);
     // Again when only a flag has changed: who made it an orphan may just be unlinking it.
     while (EntryWord::state(word) == EntryState::kRetired && EntryWord::owner_plus_one(word) == 0) {
-      const int place = claim_limbo(memory_.link_to(segment, i, EntryWord::version(word)));
+      const Link link = memory_.link_to(segment, i, EntryWord::version(word));
+      wake_if_was_filling(link, d, word);
+      const int place = claim_limbo(link);
       if (place < 0) return;
       if (d.state.compare_exchange_strong(
               word,
@@ -789,6 +840,9 @@ void GlobalCache::mend_own_area() {
 }
 
 void GlobalCache::tick() {
+  look_after_memory();
+  const Inside inside(*this);
+  if (!inside) return;
   mend_own_area();
   for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
     if (!memory_.lost(segment)) adopt_orphans(segment);

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <span>
@@ -126,6 +127,7 @@ class Fill {
   std::string key_;
   std::uint64_t hash_ = 0;
   std::uint32_t site_ = 0;
+  std::uint32_t view_ = 0;         // generation in which it was linked
   std::uint64_t purges_seen_ = 0;  // sequence of the first purge that may concern this fill
   std::uint32_t head_bytes_ = 0;
   std::uint32_t head_sum_ = 0;
@@ -228,6 +230,21 @@ class BitPool {
   std::array<std::atomic<std::uint64_t>, N / 64> words_{};
 };
 
+/// A call is at work that writes to shared memory under the instance's name.
+class Inside {
+ public:
+  explicit Inside(GlobalCache& cache);
+  ~Inside();
+  Inside(const Inside&) = delete;
+  Inside& operator=(const Inside&) = delete;
+  /// False: nothing may be begun any more.
+  explicit operator bool() const { return ok_; }
+
+ private:
+  GlobalCache& cache_;
+  bool ok_;
+};
+
 class GlobalCache final : public runtime::RecoverySteps {
  public:
   /// `instance` has joined and is not yet active. `wake`: tell the instance in a slot that a fill
@@ -242,6 +259,9 @@ class GlobalCache final : public runtime::RecoverySteps {
   /// Look a key up; on kHit `hit` is pinned and must be released.
   FindResult find(const Key& key, Hit& hit);
   void release(Hit& hit);
+  /// Whether what was read from the entry until now was its own. False: the pin was lost with the
+  /// instance that stored it, and the entry is not there any more.
+  bool is_held(const Hit& hit) const;
   /// Copy `n` bytes of the body from `offset`; false: lost.
   bool read_body(const Hit& hit, std::uint64_t offset, void* to, std::size_t n) const;
   /// The whole body into private memory, compared with its checksum.
@@ -314,6 +334,21 @@ class GlobalCache final : public runtime::RecoverySteps {
   /// left of it. False: it stays, or is gone.
   bool bring_here(Link link, std::uint64_t hash2, std::uint64_t& bytes);
 
+  /// Notice lost memory and new views, and take part in rebuilding the index: tick() without what can
+  /// wait. Cheap while nothing has changed: a system call for each segment.
+  void look_after_memory();
+  /// All entries on the view's segments are in their chains again.
+  bool index_is_whole() const;
+  /// Whether the segment with this instance's own slot is lost: it has to join anew.
+  bool is_homeless() const {
+    return instance_.is_homeless() ||
+           memory_.lost(static_cast<std::uint32_t>(
+               instance_.slot_number() / instance_.geometry().slots_per_node));
+  }
+  /// Before another instance takes this one's place in the process. Nothing is begun any more, fills
+  /// fail; hits in use stay readable. False: a thread is still at work; ask again.
+  bool retire_instance();
+
   /// Give back everything before Instance::leave.
   void leave();
 
@@ -359,10 +394,14 @@ class GlobalCache final : public runtime::RecoverySteps {
   /// then a record of this instance names the entry, so that its recoverer counts it.
   void count_orphan(Link link) { memory_.state(link.segment()).orphans.fetch_add(1); }
   void wake_waiters(Link filling, const Descriptor& d);
+  /// Whoever retired a fill may have died before it woke who waits for it.
+  void wake_if_was_filling(Link retired, const Descriptor& d, std::uint64_t word) {
+    if ((EntryWord::flags(word) & EntryWord::kWasSealed) == 0) wake_waiters(retired, d);
+  }
   void report_filler(Link filling, std::uint64_t word);
   enum class KeyRead { kRead, kGone, kDamaged };
   KeyRead read_key(Link link, const Descriptor& d, std::string& key);
-  bool retire_duplicates(std::uint64_t hash, std::string_view whole_key);
+  bool retire_duplicates(Link sealed, std::uint64_t hash, std::string_view whole_key);
   /// Retire what a sealed entry replaces, and say so in its word: only then may it be retired itself,
   /// else what it replaced could be found again.
   void settle(Link sealed, Descriptor& d, std::uint64_t hash, std::string_view whole_key);
@@ -385,6 +424,21 @@ class GlobalCache final : public runtime::RecoverySteps {
   bool is_reserved(const SealedFields& fields, const SiteUnits* reserves) const;
   std::uint64_t filling_units(std::uint32_t site) const;
   bool keep_quota(std::uint32_t site, std::uint64_t units);
+  // Rebuilding, see rebuild.cc.
+  friend class Inside;
+  bool rebuild();
+  bool sweep_chains(std::uint32_t segment, std::uint32_t part);
+  bool sweep_entries(std::uint32_t segment, std::uint32_t part);
+  bool sweep_entry(Link link, Descriptor& d);
+  bool link_again(Link link, Descriptor& d, std::uint64_t hash);
+  bool is_gone(InstanceId id) const;
+  bool is_gone(std::uint32_t owner_plus_one, Link link) const;
+  bool has_lost_owner(std::uint32_t owner_plus_one, Link link) const;
+  void release_orphaned(const OwnerLock& lock);
+  bool space_is_settled() const;
+  void settle_space();
+  bool count_damage(std::uint32_t segment);
+  bool retire_everywhere(Link kept, std::uint64_t hash, std::string_view whole_key);
   void keep_inherited_limbo(runtime::RecoveryCounts& counts);
   void adopt_retired(Link link, Descriptor& d, std::uint32_t their_owner,
                      runtime::RecoveryCounts& counts);
@@ -419,6 +473,14 @@ class GlobalCache final : public runtime::RecoverySteps {
   // What the words in use should say.
   std::array<Word, kFills> fill_links_{};
   std::array<Word, kLimbo> limbo_links_{};
+  mutable std::atomic<std::uint32_t> whole_{0};  // view for which the index is known to be whole
+  // Units that belonged to nobody when the space was compared last, in groups that were in use then; by
+  // segment and group. Of whoever holds rebuild_mutex_, like loose_of_.
+  std::map<std::pair<std::uint32_t, std::uint64_t>, std::array<std::uint64_t, kGroupWords>> loose_;
+  std::uint32_t loose_of_ = 0;  // view
+  std::mutex rebuild_mutex_;
+  std::atomic<bool> left_{false};        // another instance has this one's place, or is about to
+  std::atomic<std::uint32_t> inside_{0};  // calls that write to shared memory
   RemoteUses remote_uses_;
   std::mutex reclaim_mutex_;
   std::mutex orphan_mutex_;  // area_.orphaning is one word

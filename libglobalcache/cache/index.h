@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Index: hash chains over descriptors.
 //
-// A bucket lives on the segment that rendezvous hashing gives for the hash. Lookups take no lock:
+// A bucket lives on the home of its hash (memory.h). Lookups take no lock:
 // every link carries the version of the descriptor it names, and a walk that meets another version
 // starts again, a bounded number of times. Links are changed only under the bucket's OwnerLock, each
-// change being one store (link at the head, or unlink), so a kill at any instant leaves a valid
-// chain and the recoverer has only to release the lock.
+// change being one store (link at the head or at the end, or unlink), so a kill at any instant leaves a
+// valid chain and the recoverer has only to release the lock.
+//
+// When a segment is lost, chains that lay on it or led through it are mended entry by entry
+// (rebuild.cc); until that is done a walk may not meet what is there.
 #pragma once
 
 #include "libglobalcache/cache/memory.h"
@@ -72,22 +75,43 @@ class Index {
     }
   }
 
+  /// A bucket by its number.
+  struct Numbered {
+    std::uint64_t number;
+  };
+
   /// Holds a bucket's lock.
   class Locked {
    public:
-    Locked(const Index& index, std::uint64_t hash);
+    Locked(const Index& index, std::uint64_t hash)
+        : Locked(index, index.memory_.home_of(hash),
+                 Numbered{index.memory_.bucket_number(hash)}) {}
+    Locked(const Index& index, std::uint32_t home, Numbered bucket);
     runtime::LockAnswer answer() const { return answer_; }
+    const OwnerLock& lock() const { return bucket_.lock; }
     /// The entry becomes the chain's first.
     void link_first(Link entry, Descriptor& d);
     /// Take the entry out if it is there. False: the chain is damaged.
     bool unlink(Link entry);
+    /// Cut the chain where it leads to nothing: into lost memory, or to what is another entry now. False:
+    /// `entry` is in it.
+    bool mend(Link entry = {});
+    /// mend(), and the entry becomes the last of the chain unless it is there already.
+    void link_last(Link entry, Descriptor& d);
 
    private:
+    Word* end_of_chain(Link entry);
     const Memory& memory_;
     runtime::Instance::Op op_;
     Bucket& bucket_;
     runtime::LockAnswer answer_;
   };
+
+  /// Of the chain with this number on `segment`: whether a link of it leads to nothing. Takes no lock.
+  bool is_broken(std::uint32_t segment, std::uint64_t number) const;
+  /// Whether the entry is in the chain of its hash. Takes no lock: false may mean that the chain has
+  /// just changed.
+  bool is_linked(std::uint64_t hash, Link entry) const;
 
   static constexpr std::uint64_t kMaxChain = 1U << 16;
 

@@ -345,7 +345,7 @@ bool View::copy_stream(const std::vector<Extent>& extents, std::uint64_t offset,
                        std::size_t n) const {
   auto* out = static_cast<std::byte*>(to);
   return for_each_piece(extents, offset, n, [&](const Piece& piece) {
-    const std::byte* from = domain().segment(piece.segment).payload() + piece.offset;
+    const std::byte* from = memory_.segment(piece.segment, piece.incarnation).payload() + piece.offset;
     if (!gsm::guarded_copy(out, from, piece.length)) return false;
     out += piece.length;
     return true;

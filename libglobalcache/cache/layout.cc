@@ -14,7 +14,7 @@ namespace mcs::cache {
 namespace {
 
 // Raise when the meaning of a shared word changes although no size or offset does.
-constexpr std::uint64_t kLayoutVersion = 9;
+constexpr std::uint64_t kLayoutVersion = 10;
 
 }  // namespace
 
@@ -121,6 +121,11 @@ void format(gsm::Segment& segment) {
   }
   auto* log = reinterpret_cast<PurgeLog*>(base + g.purge_log_at);
   log->next.store(1, std::memory_order_relaxed);
+  // In the first view there is nothing to rebuild.
+  auto* state = reinterpret_cast<SegmentState*>(base + g.state_at);
+  const std::uint64_t done = segment.incarnation() == 1 ? 1 : 0;
+  state->settled.store(done, std::memory_order_relaxed);
+  for (Word& swept : state->swept) swept.store(done, std::memory_order_relaxed);
 }
 
 std::uint64_t layout_hash() {

@@ -74,7 +74,7 @@ struct Link {
   static constexpr std::uint64_t kEnd = ~0ULL;
   static constexpr std::uint64_t kMark = 0xe7;
   std::uint64_t value = 0;
-  static Link make(std::uint32_t segment, std::uint64_t incarnation, std::uint64_t index,
+  static constexpr Link make(std::uint32_t segment, std::uint64_t incarnation, std::uint64_t index,
                    std::uint64_t version) {
     return {(static_cast<std::uint64_t>(segment) << 60) | ((incarnation & 0x3f) << 54) |
             ((index & 0xffffff) << 30) | ((version & 0x3fffff) << 8) | kMark};
@@ -134,21 +134,24 @@ struct EntryWord {
   static std::uint64_t flags(std::uint64_t w) { return w & 0xf; }
 };
 
-/// [tag 4 = 0xe | segment 4 | check 15 | first unit 32 | units 9]; 0 is never an extent. Inside one
-/// group. The check is looked at before bits are cleared by an extent: what somebody else owns must not
-/// be given away because a word was damaged.
+/// [tag 4 = 0xe | segment 4 | check 9 | segment incarnation 6 | first unit 32 | units 9]; 0 is never an
+/// extent. Inside one group. The check, and that the incarnation is the segment's, are looked at before
+/// bits are cleared by an extent: what somebody else owns must not be given away because a word was
+/// damaged.
 struct Extent {
-  static constexpr std::uint64_t kCheckMask = 0x7fffULL << 41;
+  static constexpr std::uint64_t kCheckMask = 0x1ffULL << 47;
   std::uint64_t value = 0;
-  static Extent make(std::uint32_t segment, std::uint64_t first, std::uint64_t units) {
+  static Extent make(std::uint32_t segment, std::uint64_t first, std::uint64_t units,
+                     std::uint64_t incarnation = 1) {
     const std::uint64_t plain = (0xeULL << 60) | (static_cast<std::uint64_t>(segment) << 56) |
-                                ((first & 0xffffffff) << 9) | units;
+                                ((incarnation & 0x3f) << 41) | ((first & 0xffffffff) << 9) | units;
     return {plain | check(plain)};
   }
   static std::uint64_t check(std::uint64_t word) {
     word = (word & ~kCheckMask) * 0x9e3779b97f4a7c15ULL;
-    return ((word ^ (word >> 29)) * 0xbf58476d1ce4e5b9ULL >> 49) << 41;
+    return ((word ^ (word >> 29)) * 0xbf58476d1ce4e5b9ULL >> 55) << 47;
   }
+  std::uint64_t incarnation() const { return (value >> 41) & 0x3f; }
   bool well_formed() const { return (value >> 60) == 0xe && units() != 0; }
   bool sound() const { return well_formed() && (value & kCheckMask) == check(value); }
   std::uint32_t segment() const { return static_cast<std::uint32_t>(value >> 56) & 0xf; }
@@ -228,6 +231,8 @@ enum class Phase : std::uint64_t {
   kClearing = 3,  // bits of a are being cleared, c is being freed, then b's cursor passes d
   kDone = 4,
   kChain = 5,  // a bucket's lock: its changes are single stores, nothing to repair
+  kSetting = 6,  // all bits of a's group are being set as its owners say: until that is done again
+                 // every unit counts as in use
 };
 
 inline constexpr std::uint32_t kFills = 128;
@@ -276,6 +281,16 @@ struct alignas(64) SiteTable {
   std::array<Word, kSites> hands;    // where eviction for the quota looks next
   std::array<std::array<Word, kSiteName / sizeof(Word)>, kSites> names;  // for people; ends with 0
 };
+inline constexpr std::uint32_t kSweepParts = 64;
+
+/// SegmentState.settled: [how often it was undone 32 | generation of the view 32].
+struct Settled {
+  static std::uint64_t generation(std::uint64_t word) { return word & 0xffffffff; }
+  static std::uint64_t undone(std::uint64_t word) { return ((word >> 32) + 1) << 32; }
+  static std::uint64_t in(std::uint64_t word, std::uint32_t view) {
+    return (word & ~0xffffffffULL) | view;
+  }
+};
 
 /// What of this segment's space is in use, about (loans.h).
 struct alignas(64) LoanTable {
@@ -294,7 +309,12 @@ struct alignas(64) SegmentState {
   Word arrivals_out;  // arrivals looked at again
   Word probation;     // units of the entries in between, about
   Word ghost_units;   // units evicted on probation, ever
-  std::uint64_t unused[1];
+  // Generation of the view for which this segment's space was compared with what owns it (undone if
+  // whoever did it died in a group), and, of each part of its buckets and descriptors, for which the
+  // index was rebuilt (rebuild.cc). CAS, upwards, after the work: a kill before it makes somebody else do
+  // it again.
+  Word settled;
+  std::array<Word, kSweepParts> swept;
   SiteTable sites;
   LoanTable loans;
 };

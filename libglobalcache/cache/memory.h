@@ -4,11 +4,14 @@
 #pragma once
 
 #include <bit>
+#include <memory>
+#include <mutex>
 #include <vector>
 
 #include "gsm-emu/domain.h"
 #include "libglobalcache/cache/layout.h"
 #include "libglobalcache/runtime/recoverability.h"
+#include "libglobalcache/runtime/view.h"
 
 namespace mcs::cache {
 
@@ -66,17 +69,53 @@ inline std::uint32_t meta_sum(const SealedFields& fields, std::uint64_t overflow
 }
 std::uint64_t overflow_sum(const Overflow& overflow);
 
+/// The segments as this process has them mapped, and the view of the domain that it works in.
+///
+/// Every access goes by way of a Place, of which there is one for each segment and incarnation that
+/// was ever mapped; it is constant and lives as long as the Memory, so that whoever has looked at one
+/// can go on with it. adopt() puts others in their place when the view changes. A link names the
+/// incarnation, so that one into a former incarnation, or into a segment that the view does not have,
+/// resolves to nothing. Thread-safe.
+///
+/// Home of a key: a table of this process, made of the view whenever it changes. Of the view's segments
+/// those that came first (the lowest incarnation) hold the index, each the keys for which it has the
+/// highest weight: a key's home moves only when its home is lost, never because a segment comes back;
+/// docs/decisions/0043-lost-segments.md.
 class Memory {
  public:
   explicit Memory(gsm::Domain& domain);
 
   gsm::Domain& domain() const { return domain_; }
   const CacheGeometry& geometry() const { return g_; }
-  std::uint32_t nodes() const { return static_cast<std::uint32_t>(bases_.size()); }
-  bool lost(std::uint32_t segment) const { return domain_.segment(segment).lost(); }
+  std::uint32_t nodes() const { return nodes_; }
+  /// Not to be used: not in this process's view, or it does not answer.
+  bool lost(std::uint32_t segment) const {
+    const Place& place = at(segment);
+    return !place.member || place.segment->lost();
+  }
+
+  // --- the view
+  /// Of the view that this process works in.
+  std::uint32_t generation() const {
+    return static_cast<std::uint32_t>(word_.load(std::memory_order_seq_cst) >> 32) & 0xffffff;
+  }
+  bool has_segment(std::uint32_t segment) const { return at(segment).member; }
+  std::uint64_t incarnation(std::uint32_t segment) const { return at(segment).incarnation; }
+  /// Changes whenever something else lies in the segment's place.
+  const void* identity(std::uint32_t segment) const {
+    return places_[segment].load(std::memory_order_acquire);
+  }
+  /// Whether a later view is in force, or on its way. Whoever changes what a rebuild of the index looks
+  /// at asks this afterwards: either it sees the view, or whoever rebuilds sees the change.
+  bool moved() const;
+  /// Work in the latest view from now on. True: it is another one.
+  bool adopt();
+  /// Look for memory that does not answer, at the price of a system call for each segment, and if there
+  /// is any propose a view without it. Then adopt().
+  bool look_after();
 
   Descriptor& descriptor(std::uint32_t segment, std::uint64_t index) const {
-    return reinterpret_cast<Descriptor*>(bases_[segment] + g_.descriptors_at)[index];
+    return at(segment).descriptors[index];
   }
   std::uint8_t clock_byte(std::uint32_t segment, std::uint64_t index) const {
     return clock(segment)[index].load(std::memory_order_relaxed);
@@ -85,30 +124,28 @@ class Memory {
     clock(segment)[index].store(value, std::memory_order_relaxed);
   }
   Word& arrival(std::uint32_t segment, std::uint64_t number) const {
-    return reinterpret_cast<Word*>(bases_[segment] + g_.arrivals_at)[number % g_.arrivals];
+    return reinterpret_cast<Word*>(base(segment) + g_.arrivals_at)[number % g_.arrivals];
   }
   GhostSet& ghosts(std::uint32_t segment, std::uint64_t hash) const {
     return reinterpret_cast<GhostSet*>(
-        bases_[segment] + g_.ghosts_at)[((hash >> 32) * g_.ghost_sets) >> 32];
+        base(segment) + g_.ghosts_at)[((hash >> 32) * g_.ghost_sets) >> 32];
   }
   Link link_to(std::uint32_t segment, std::uint64_t index, std::uint64_t version) const {
-    return Link::make(segment, incarnations_[segment], index, version);
+    return Link::make(segment, at(segment).incarnation, index, version);
   }
   /// The descriptor a link names, whatever its version now; nullptr: not a valid link.
   Descriptor* resolve(Link link) const {
-    if (!link.well_formed() || link.segment() >= bases_.size() ||
-        link.incarnation() != (incarnations_[link.segment()] & 0x3f) ||
-        link.index() >= g_.descriptors) {
-      return nullptr;
-    }
-    return &descriptor(link.segment(), link.index());
+    const Place& place = at(link.segment());
+    if ((link.value & kLinkFixed) != place.link_fixed || link.index() >= g_.descriptors) return nullptr;
+    return &place.descriptors[link.index()];
   }
   Overflow* resolve_overflow(Link link) const {
     return reinterpret_cast<Overflow*>(resolve(link));
   }
 
-  /// Rendezvous hashing over the segments that answer: losing one moves only its own buckets.
-  std::uint32_t home_of(std::uint64_t hash) const;
+  std::uint32_t home_of(std::uint64_t hash) const {
+    return homes_[hash >> kHomeShift].load(std::memory_order_relaxed);
+  }
   /// Of its home's buckets, the one that this hash belongs to (D. Lemire, Fast Random Integer
   /// Generation in an Interval, ACM TOMACS 29(1), 2019).
   std::uint64_t bucket_number(std::uint64_t hash) const {
@@ -118,25 +155,39 @@ class Memory {
     return bucket_at(segment, bucket_number(hash));
   }
   Bucket& bucket_at(std::uint32_t segment, std::uint64_t index) const {
-    return reinterpret_cast<Bucket*>(bases_[segment] + g_.buckets_at)[index];
+    return at(segment).buckets[index];
   }
   Group& group(std::uint32_t segment, std::uint64_t index) const {
-    return reinterpret_cast<Group*>(bases_[segment] + g_.groups_at)[index];
+    return reinterpret_cast<Group*>(base(segment) + g_.groups_at)[index];
   }
   SegmentState& state(std::uint32_t segment) const {
-    return *reinterpret_cast<SegmentState*>(bases_[segment] + g_.state_at);
+    return *reinterpret_cast<SegmentState*>(base(segment) + g_.state_at);
   }
   PurgeLog& purge_log(std::uint32_t segment) const {
-    return *reinterpret_cast<PurgeLog*>(bases_[segment] + g_.purge_log_at);
+    return *reinterpret_cast<PurgeLog*>(base(segment) + g_.purge_log_at);
   }
   bool valid(Extent e) const {
-    return e.well_formed() && e.segment() < bases_.size() && e.group() < g_.groups &&
-           e.first() % kGroupUnits + e.units() <= kGroupUnits;
+    if ((e.value & kExtentFixed) != at(e.segment()).extent_fixed) return false;
+    const std::uint64_t group = e.group();
+    return group < g_.groups && e.units() - 1 < kGroupUnits &&
+           e.first() - group * kGroupUnits + e.units() <= kGroupUnits;
+  }
+  /// It was on a segment that is lost, or on a former incarnation of one.
+  bool is_former(Extent e) const {
+    return e.well_formed() && e.segment() < nodes_ &&
+           (e.value & kExtentFixed) != at(e.segment()).extent_fixed;
+  }
+  /// The segment as it was mapped when an extent with this incarnation was valid; never another one that
+  /// has come in its place.
+  gsm::Segment& segment(std::uint32_t segment, std::uint64_t link_incarnation) const {
+    const Place& place = at(segment);
+    if ((place.incarnation & 0x3f) == link_incarnation) return *place.segment;
+    return former(segment, link_incarnation);
   }
   runtime::LockRef lock_ref(std::uint32_t segment, const OwnerLock& lock) const {
     return runtime::LockRef::make(
         segment, static_cast<std::uint64_t>(reinterpret_cast<const std::byte*>(&lock) -
-                                            bases_[segment]));
+                                            base(segment)));
   }
   /// Begin to load what a lookup reads next. Neither faults nor waits, whatever the words are.
   void prefetch(Link link) const {
@@ -147,9 +198,8 @@ class Memory {
     }
   }
   void prefetch(Extent extent) const {
-    if (extent.segment() >= payloads_.size()) return;
-    const std::byte* at = payloads_[extent.segment()] + extent.first() * kUnitBytes;
-    for (std::size_t line = 0; line < kUnitBytes; line += 64) __builtin_prefetch(at + line);
+    const std::byte* begin = at(extent.segment()).payload + extent.first() * kUnitBytes;
+    for (std::size_t line = 0; line < kUnitBytes; line += 64) __builtin_prefetch(begin + line);
   }
   std::uint64_t capacity_units() const { return g_.groups * kGroupUnits * nodes(); }
   void charge(std::uint32_t segment, std::size_t bytes) const {
@@ -158,14 +208,46 @@ class Memory {
 
  private:
   std::atomic<std::uint8_t>* clock(std::uint32_t segment) const {
-    return reinterpret_cast<std::atomic<std::uint8_t>*>(bases_[segment] + g_.clock_at);
+    return at(segment).clock;
   }
+
+  struct Place {
+    std::byte* base = nullptr;
+    const std::byte* payload = nullptr;
+    gsm::Segment* segment = nullptr;
+    std::uint64_t incarnation = 0;
+    // What links and extents have in common that lead to it; 0, which none has: it is not in the view.
+    std::uint64_t link_fixed = 0;
+    std::uint64_t extent_fixed = 0;
+    Descriptor* descriptors = nullptr;
+    Bucket* buckets = nullptr;
+    std::atomic<std::uint8_t>* clock = nullptr;
+    bool member = false;                     // of the view
+    const Word* view = nullptr;              // the segment's copy
+  };
+  const Place& at(std::uint32_t segment) const {
+    return *places_[segment].load(std::memory_order_acquire);
+  }
+  std::byte* base(std::uint32_t segment) const { return at(segment).base; }
+  gsm::Segment& former(std::uint32_t segment, std::uint64_t link_incarnation) const;
+  bool use(const runtime::View& view);
+  void find_homes();
+
+  static constexpr std::uint64_t kLinkFixed = Link::make(15, 63, 0, 0).value | 0xff;
+  static constexpr std::uint64_t kExtentFixed = 0xffULL << 56 | 0x3fULL << 41;
+  static constexpr unsigned kHomeBits = 10;
+  static constexpr unsigned kHomeShift = 64 - kHomeBits;
 
   gsm::Domain& domain_;
   CacheGeometry g_;
-  std::vector<std::byte*> bases_;
-  std::vector<const std::byte*> payloads_;
-  std::vector<std::uint64_t> incarnations_;
+  std::uint32_t nodes_;
+  std::array<std::atomic<const Place*>, gsm::kMaxNodes> places_;
+  // By the high bits of the hash; the bucket within the segment uses the low ones.
+  std::array<std::atomic<std::uint8_t>, 1U << kHomeBits> homes_{};
+  std::atomic<std::uint64_t> word_{0};  // of the view; stored after the two above
+  runtime::Views views_;
+  mutable std::mutex mutex_;  // for all below
+  std::vector<std::unique_ptr<const Place>> all_;
 };
 
 }  // namespace mcs::cache

@@ -31,7 +31,8 @@ Pins::Pins(const Memory& memory, runtime::Instance& instance)
       instance_(instance),
       area_(*reinterpret_cast<CacheArea*>(instance.own_component_area())),
       ledger_(reinterpret_cast<Word*>(instance.own_component_area() + sizeof(CacheArea))),
-      words_(static_cast<std::uint32_t>(memory.geometry().ledger_words)) {}
+      words_(static_cast<std::uint32_t>(memory.geometry().ledger_words)),
+      base_(static_cast<int>(instance.serial() % 1024) << 20) {}
 
 // Without ledgers a pin is a count in the entry, which the compiled-out variant keeps in the word that
 // only fills use.
@@ -52,19 +53,28 @@ int Pins::pin(Link link) {
     // Claims the word, stores the pin and is the full fence.
     std::uint64_t free = 0;
     if (word.compare_exchange_strong(free, link.value, std::memory_order_seq_cst)) {
-      return static_cast<int>(index);
+      return base_ + static_cast<int>(index);
     }
   }
   return -1;
 }
 
-void Pins::unpin(int index) {
+void Pins::declare(std::uint32_t place, Link link) {
+  if (area_.ledger_high.load(std::memory_order_relaxed) <= place) {
+    area_.ledger_high.store(place + 1, std::memory_order_release);
+  }
+  ledger_[place].store(link.value, std::memory_order_seq_cst);
+}
+
+void Pins::unpin(int pin) {
   if constexpr (!kRecoverable) {
-    memory_.descriptor(static_cast<std::uint32_t>(index) >> 24, index & 0xffffff)
+    memory_.descriptor(static_cast<std::uint32_t>(pin) >> 24, pin & 0xffffff)
         .progress.fetch_sub(1, std::memory_order_release);
     return;
   }
-  ledger_[index].store(0, std::memory_order_release);
+  if (const int place = place_of(pin); place >= 0) {
+    ledger_[place].store(0, std::memory_order_release);
+  }
 }
 
 void Pins::mend() {
@@ -90,6 +100,34 @@ std::uint32_t Pins::held() const {
   return n;
 }
 
+bool Pins::has_left(std::uint32_t slot) const {
+  const auto home = static_cast<std::uint32_t>(slot / instance_.geometry().slots_per_node);
+  // What processes of a node that is not in the view still hold only its own kernel knows.
+  if (memory_.domain().separate_kernels() && home != instance_.node() &&
+      !instance_.views().look().has_member(home)) {
+    return false;
+  }
+  if (!instance_.liveness().held(slot)) return true;
+  if (!memory_.has_segment(home)) return false;
+  // Held by whoever is in the slot now, or by one who is about to say so.
+  const InstanceState state =
+      StateWord::state(instance_.control(slot).state.load(std::memory_order_acquire));
+  return state != InstanceState::kFree && state != InstanceState::kInvalid;
+}
+
+bool Pins::has_no_former_owners(std::uint32_t segment) const {
+  const void* now = memory_.identity(segment);
+  if (left_[segment].load(std::memory_order_acquire) == now) return true;
+  if (!memory_.has_segment(segment) || memory_.incarnation(segment) > 1) {
+    const auto per_node = static_cast<std::uint32_t>(instance_.geometry().slots_per_node);
+    for (std::uint32_t slot = segment * per_node; slot < (segment + 1) * per_node; ++slot) {
+      if (!has_left(slot)) return false;
+    }
+  }
+  left_[segment].store(now, std::memory_order_release);
+  return true;
+}
+
 bool Pins::drop_pinned(std::span<Link> links) const {
   if constexpr (!kRecoverable) {
     for (Link& link : links) {
@@ -104,7 +142,15 @@ bool Pins::drop_pinned(std::span<Link> links) const {
     if (link.value != 0) maybe[bit_of(link.value) / 64] |= 1ULL << (bit_of(link.value) % 64);
   }
   std::atomic_thread_fence(std::memory_order_seq_cst);
+  for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
+    if (!has_no_former_owners(segment)) return false;
+  }
+  const auto per_node = static_cast<std::uint32_t>(instance_.geometry().slots_per_node);
   for (std::uint32_t slot = 0; slot < instance_.slot_count(); ++slot) {
+    if (slot % per_node == 0 && !memory_.has_segment(slot / per_node)) {
+      slot += per_node - 1;
+      continue;
+    }
     const std::uint64_t word = instance_.control(slot).state.load(std::memory_order_acquire);
     if (StateWord::state(word) == InstanceState::kFree) continue;
     const std::uint64_t high = std::min<std::uint64_t>(
@@ -119,7 +165,7 @@ bool Pins::drop_pinned(std::span<Link> links) const {
     }
   }
   for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
-    if (memory_.lost(segment)) return false;
+    if (memory_.has_segment(segment) && memory_.lost(segment)) return false;
   }
   return true;
 }

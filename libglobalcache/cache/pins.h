@@ -21,9 +21,18 @@ class Pins {
   /// Store a pin; -1: the ledger is full (copy or bypass instead). Thread-safe; the caller must
   /// then read the entry's state again. A kill leaves the pin to the recoverer.
   int pin(Link link);
-  void unpin(int index);
-  /// What is pinned there.
-  Link link_of(int index) const { return Link{ledger_[index].load(std::memory_order_relaxed)}; }
+  /// One of a former instance of this process is left where it is.
+  void unpin(int pin);
+  /// The ledger word behind a pin; -1: it is another instance's.
+  int place_of(int pin) const {
+    const int place = pin - base_;
+    return static_cast<std::uint32_t>(place) < words_ ? place : -1;
+  }
+  /// Before the instance is used: store a pin that the process holds already, in this very place.
+  void declare(std::uint32_t place, Link link);
+  void unpin_place(std::uint32_t place) { ledger_[place].store(0, std::memory_order_release); }
+  /// What is pinned in a ledger word.
+  Link link_of(int place) const { return Link{ledger_[place].load(std::memory_order_relaxed)}; }
 
   std::uint32_t held() const;
 
@@ -34,6 +43,13 @@ class Pins {
   /// Make those of `links` zero that anybody in the domain pins; zeros are left out. Costs a load and
   /// a test for each pin there is. False: memory was lost during the scan, so it proves nothing.
   bool drop_pinned(std::span<Link> links) const;
+
+  /// Nobody alive has, under a former incarnation of the segment, the slot's place.
+  bool has_left(std::uint32_t slot) const;
+  /// The same for all slots of a segment; once true for what lies in its place it stays so. Pins that
+  /// were on a lost segment are declared again, in another slot, before the owner lets the former one's
+  /// liveness byte go: until then nothing may be freed.
+  bool has_no_former_owners(std::uint32_t segment) const;
 
   static const CacheArea& area(const runtime::Instance& instance, std::uint32_t slot) {
     return *reinterpret_cast<const CacheArea*>(instance.component_area(slot));
@@ -48,6 +64,8 @@ class Pins {
   CacheArea& area_;
   Word* ledger_;
   std::uint32_t words_;
+  int base_;  // of this object's pins: other ones of the process give other numbers
+  mutable std::array<std::atomic<const void*>, gsm::kMaxNodes> left_{};  // Memory::identity
 };
 
 }  // namespace mcs::cache

@@ -88,6 +88,9 @@ bool GlobalCache::purged_since(std::uint32_t segment, std::uint64_t sequence,
 }
 
 std::uint64_t GlobalCache::purge(PurgeKind kind, std::string_view pattern, bool soft) {
+  const Inside inside(*this);
+  if (!inside) return 0;
+  const std::uint32_t view = memory_.generation();
   for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
     if (memory_.lost(segment)) continue;
     PurgeLog& log = memory_.purge_log(segment);
@@ -145,11 +148,13 @@ std::uint64_t GlobalCache::purge(PurgeKind kind, std::string_view pattern, bool 
     for (const Link link : chain) {
       if (Descriptor* d = memory_.resolve(link); d != nullptr) consider(link, *d);
     }
-    if (end == WalkEnd::kEnd) {
+    if (end == WalkEnd::kEnd && index_is_whole() && !memory_.moved() &&
+        memory_.generation() == view) {
       reclaim();
       return purged;
     }
-    // A chain that keeps changing or is damaged may hide something: look at everything.
+    // A chain that keeps changing, is damaged, or may be about to be rebuilt may hide something: look at
+    // everything.
   }
   for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
     if (memory_.lost(segment)) continue;
@@ -158,6 +163,10 @@ std::uint64_t GlobalCache::purge(PurgeKind kind, std::string_view pattern, bool 
       Descriptor& d = memory_.descriptor(segment, i);
       consider(memory_.link_to(segment, i, EntryWord::version(d.state.load(kAcquire))), d);
     }
+  }
+  // What began meanwhile on a segment that has just come has seen no log.
+  if ((memory_.moved() && memory_.adopt()) || memory_.generation() != view) {
+    purged += purge(kind, pattern, soft);
   }
   reclaim();
   return purged;

@@ -101,6 +101,7 @@ void GlobalCache::adopt_retired(Link link, Descriptor& d, std::uint32_t their_ow
   while (EntryWord::version(word) == link.version() &&
          EntryWord::state(word) == EntryState::kRetired &&
          EntryWord::owner_plus_one(word) == their_owner) {
+    wake_if_was_filling(link, d, word);
     const int place = claim_limbo(link);
     const std::uint32_t new_owner = place >= 0 ? instance_.slot_number() + 1 : 0;
     if (d.state.compare_exchange_strong(

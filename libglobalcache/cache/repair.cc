@@ -464,18 +464,31 @@ bool Repairer::mend(const Flaw& flaw) {
 }
 
 RepairReport Repairer::run(const VerifyOptions& options) {
+  RepairReport report;
+  // While the index is rebuilt entries are in no chain that are about to be linked.
+  const std::uint32_t view = memory_.generation();
+  const auto is_settled = [&] {
+    return cache_.index_is_whole() && memory_.generation() == view && !memory_.moved();
+  };
+  if (!is_settled()) return report;
   const std::uint64_t begin = runtime::monotonic_ns();
   const VerifyReport found = verify(memory_.domain(), instance_.liveness(), options);
-  RepairReport report;
-  report.found = static_cast<unsigned>(found.problem_count);
   report.walk_ms = static_cast<double>(runtime::monotonic_ns() - begin) / 1e6;
+  if (!is_settled()) return report;
+  report.found = static_cast<unsigned>(found.problem_count);
   if (found.ok) return report;
+  // Somebody alive may work under a name that was on a lost segment: it knows what it holds, and only
+  // when it has let go of that is the rest nobody's (GlobalCache::settle_space).
+  bool former_owners = false;
+  for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
+    former_owners = former_owners || !cache_.pins().has_no_former_owners(segment);
+  }
 
   std::map<std::string, unsigned> mended;
   std::set<Place> buckets;
   std::set<Place> groups;
   std::vector<Extent> shared;
-  bool in_doubt = found.problem_count > found.problems.size();
+  bool in_doubt = found.problem_count > found.problems.size() || former_owners;
   std::vector<Problem> problems = found.problems;
   std::stable_sort(problems.begin(), problems.end(),
                    [](const Problem& a, const Problem& b) { return a.flaw.what < b.flaw.what; });
@@ -495,6 +508,12 @@ RepairReport Repairer::run(const VerifyOptions& options) {
         break;
       case Flaw::What::kOutside:
         break;
+      case Flaw::What::kLock:
+      case Flaw::What::kFill:
+      case Flaw::What::kRetired:
+      case Flaw::What::kOverflow:
+        if (former_owners) break;
+        [[fallthrough]];
       default:
         in_doubt = true;
         if (mend(flaw)) ++mended[problem.kind];

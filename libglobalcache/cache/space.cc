@@ -255,7 +255,8 @@ SpaceAnswer Space::grow_in(std::uint32_t segment, std::uint64_t number, Link ent
     op.unlock();
     return SpaceAnswer::kFull;
   }
-  got = Extent::make(segment, number * kGroupUnits + run.first, run.length);
+  got = Extent::make(segment, number * kGroupUnits + run.first, run.length,
+                     memory_.incarnation(segment));
   record.a.store(got.value, kRelaxed);
   record.b.store(entry.value, kRelaxed);
   record.c.store(0, kRelaxed);
@@ -337,12 +338,70 @@ void Space::free_block(Link block, std::uint64_t word) {
   }
 }
 
+void Space::free_orphaned_block(Link block) {
+  const Overflow* overflow = memory_.resolve_overflow(block);
+  if (overflow == nullptr) return;
+  const std::uint64_t word = overflow->state.load(kAcquire);
+  if (EntryWord::state(word) != EntryState::kOverflow || EntryWord::version(word) != block.version()) {
+    return;
+  }
+  free_block(block, word);
+}
+
+void Space::pass_freed_block(Link entry, Descriptor& d) const {
+  std::uint64_t word = d.state.load(kAcquire);
+  const std::uint64_t total = count(d);
+  const std::uint64_t number = EntryWord::cursor(word);
+  if (EntryWord::version(word) != entry.version() || number < 2 || number >= total) return;
+  const std::uint64_t expected = (total - 3) / kOverflowExtents - (number - 2) / kOverflowExtents + 1;
+  std::uint64_t there = 0;
+  while (there < expected && block(d, there) != nullptr) ++there;
+  if (there + 1 != expected) return;
+  d.state.compare_exchange_strong(
+      word, EntryWord::make(entry.version(), EntryState::kRetired, EntryWord::owner_plus_one(word),
+                            number + 1, EntryWord::flags(word)),
+      std::memory_order_acq_rel);
+}
+
+bool Space::set_bits(std::uint32_t segment, std::uint64_t number, std::uint64_t lock, bool orphaned,
+                     const std::array<std::uint64_t, kGroupWords>& bits,
+                     const std::array<std::uint64_t, kGroupWords>& owned) {
+  Group& group = memory_.group(segment, number);
+  if (!orphaned && !OwnerLock::is_free(lock)) return false;
+  const auto same = [&] {
+    for (std::uint32_t w = 0; w < kGroupWords; ++w) {
+      if (group.bits[w].load(kAcquire) != bits[w]) return false;
+    }
+    return true;
+  };
+  Instance::Op op(instance_);
+  OpRecord& record = op.record();
+  record.a.store(Extent::make(segment, number * kGroupUnits, 1, memory_.incarnation(segment)).value, kRelaxed);
+  record.b.store(0, kRelaxed);
+  set_phase(record, Phase::kLocking);
+  const runtime::LockRef ref = memory_.lock_ref(segment, group.lock);
+  if (orphaned ? !op.steal(group.lock, ref, lock) : !op.try_lock(group.lock, ref)) return false;
+  // What was nobody's still is, if the lock stood still since: its word counts how often it was taken.
+  constexpr std::uint64_t kEpochs = 0xffULL << 48;
+  const bool still = (group.lock.load() & kEpochs) == ((lock + (1ULL << 48)) & kEpochs) && same();
+  if (still) {
+    set_phase(record, Phase::kSetting);
+    for (std::uint32_t w = 0; w < kGroupWords; ++w) {
+      group.bits[w].store(orphaned ? owned[w] : bits[w] & owned[w], kRelaxed);
+    }
+  }
+  set_phase(record, Phase::kDone);
+  op.unlock();
+  if (still) hint_group(segment, number);
+  return still;
+}
+
 void Space::clear(OpRecord& op, Descriptor& d) {
   const Extent extent{op.a.load(kRelaxed)};
   const Link entry{op.b.load(kRelaxed)};
   const Link overflow_link{op.c.load(kRelaxed)};
   const std::uint64_t number = op.d.load(kRelaxed);
-  mark(memory_.group(extent.segment(), extent.group()), extent, false);
+  if (memory_.valid(extent)) mark(memory_.group(extent.segment(), extent.group()), extent, false);
   if (overflow_link.value != 0) {
     Overflow* overflow = memory_.resolve_overflow(overflow_link);
     if (overflow != nullptr) {
@@ -404,6 +463,9 @@ bool Space::free_entry(Link entry, Descriptor& d) {
       overflow_link = d.overflow.load(kAcquire);
       const Overflow* overflow = block(d, 0);
       if (overflow == nullptr) {
+        // Freed, perhaps, by one that died before it could say so, and left no record.
+        pass_freed_block(entry, d);
+        if (EntryWord::cursor(d.state.load(kAcquire)) != number) continue;
         forget_space();
         break;
       }
@@ -411,16 +473,16 @@ bool Space::free_entry(Link entry, Descriptor& d) {
       extent = Extent{overflow->extents[position].load(kRelaxed)};
       if (position + 1 < kOverflowExtents && number + 1 < total) overflow_link = 0;
     }
-    if (!memory_.valid(extent) || !extent.sound()) {
+    const bool former = extent.sound() && memory_.is_former(extent);
+    if (!former && (!memory_.valid(extent) || !extent.sound())) {
       forget_space();
       break;
     }
-    if ((EntryWord::flags(word) & EntryWord::kWasSent) != 0 && extent.whole_pages() &&
-        !memory_.domain().segment(extent.segment()).renew_payload(extent.first() * kUnitBytes,
-                                                                  extent.bytes())) {
+    if (!former && (EntryWord::flags(word) & EntryWord::kWasSent) != 0 && extent.whole_pages() &&
+        !memory_.segment(extent.segment(), extent.incarnation())
+             .renew_payload(extent.first() * kUnitBytes, extent.bytes())) {
       return false;
     }
-    Group& group = memory_.group(extent.segment(), extent.group());
     Instance::Op op(instance_);
     OpRecord& record = op.record();
     set_phase(record, Phase::kLocking);
@@ -428,6 +490,12 @@ bool Space::free_entry(Link entry, Descriptor& d) {
     record.b.store(entry.value, kRelaxed);
     record.c.store(overflow_link, kRelaxed);
     record.d.store(number, kRelaxed);
+    if (former) {
+      // Its units are gone with their segment; only the entry has to move on.
+      clear(record, d);
+      continue;
+    }
+    Group& group = memory_.group(extent.segment(), extent.group());
     if (op.lock(group.lock, memory_.lock_ref(extent.segment(), group.lock)) !=
         LockAnswer::kAcquired) {
       return false;
@@ -469,6 +537,13 @@ void Space::repair(const DeadInstance& dead, OpRecord& op) {
   const Extent extent{op.a.load(kRelaxed)};
   const Link entry{op.b.load(kRelaxed)};
   const auto phase = static_cast<Phase>(op.phase.load(kAcquire));
+  if (phase == Phase::kSetting && memory_.valid(extent)) {
+    for (Word& word : memory_.group(extent.segment(), extent.group()).bits) word.store(~0ULL, kRelaxed);
+    Word& settled = memory_.state(extent.segment()).settled;
+    std::uint64_t seen = settled.load(kAcquire);
+    while (!settled.compare_exchange_weak(seen, Settled::undone(seen), std::memory_order_acq_rel)) {
+    }
+  }
   if (phase != Phase::kMarking && phase != Phase::kClearing) return;
   Descriptor* d = memory_.resolve(entry);
   // The lock that is held must be the one of the extent's group, else this is not what happened.

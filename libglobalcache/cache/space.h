@@ -34,6 +34,7 @@ enum class SpaceAnswer {
 /// Where a run of an entry's byte stream lies.
 struct Piece {
   std::uint32_t segment;
+  std::uint64_t incarnation;  // of the segment, as in an extent
   std::uint64_t offset;  // bytes in the segment's payload
   std::uint64_t length;
 };
@@ -50,7 +51,10 @@ bool for_each_piece(const std::vector<Extent>& extents, std::uint64_t offset, st
       continue;
     }
     const std::uint64_t length = std::min(n, extent.bytes() - offset);
-    if (!visit(Piece{extent.segment(), extent.first() * kUnitBytes + offset, length})) return false;
+    if (!visit(Piece{extent.segment(), extent.incarnation(),
+                     extent.first() * kUnitBytes + offset, length})) {
+      return false;
+    }
     n -= length;
     offset = 0;
   }
@@ -74,6 +78,18 @@ class Space {
 
   /// Finish or undo what a dead instance's record says about a group it still holds.
   void repair(const runtime::DeadInstance& dead, runtime::OpRecord& op);
+
+  /// Make a group's bits `owned`, if nobody has changed anything there since its lock's word was `lock`
+  /// and its bits were `bits`. `orphaned`: the lock is held by one that is gone, without a record. False:
+  /// somebody has; look again.
+  bool set_bits(std::uint32_t segment, std::uint64_t group, std::uint64_t lock, bool orphaned,
+                const std::array<std::uint64_t, kGroupWords>& bits,
+                const std::array<std::uint64_t, kGroupWords>& owned);
+  /// Of a retired entry whose owner is gone without a record: the block that ended with the extent at
+  /// its cursor may have been freed already, and then so was the extent.
+  void pass_freed_block(Link entry, Descriptor& d) const;
+  /// Claimed by one that is gone, and named by no entry.
+  void free_orphaned_block(Link block);
 
   /// The extents of an entry in order, checked; false: damaged (nothing may be believed).
   bool extents(const SealedFields& fields, std::uint64_t overflow, bool check_sums,

@@ -508,8 +508,6 @@ bool Agent::run(const volatile bool* stop) {
   event.events = EPOLLIN;
   event.data.u64 = kSocketEvent;
   ::epoll_ctl(epoll_, EPOLL_CTL_ADD, socket_, &event);
-  // Instances that see another agent than they told of themselves tell this one.
-  instance_.events(instance_.node()).agent.store(instance_.id().value, std::memory_order_release);
   std::uint64_t alone_since = 0;
   std::uint64_t last_look = 0;
   awake_ns_.store(monotonic_ns(), std::memory_order_release);
@@ -544,10 +542,17 @@ bool Agent::run(const volatile bool* stop) {
         forget(slot);
       }
     }
+    if (options_.watch) options_.watch();
     if (now - last_look < 100000000ULL) continue;
     const std::uint64_t late_ns = std::max<std::uint64_t>(options_.hang_limit_ms / 2, 300) * 1000000;
     if (last_look != 0 && now - last_look > late_ns) forget_measurements();
     last_look = now;
+    // Instances that see another agent than they told of themselves tell this one. Again, since the
+    // segment may have come back as another one.
+    Word& word = instance_.events(instance_.node()).agent;
+    if (word.load(std::memory_order_relaxed) != instance_.id().value) {
+      word.store(instance_.id().value, std::memory_order_release);
+    }
     instance_.tick();
     look_around();
     tick_();

@@ -54,6 +54,7 @@ class Agent {
     // kernel of its own.
     std::uint32_t node_limit_ms = 0;
     std::uint32_t beat_ms = 50;
+    std::function<void()> watch = {};  // called every 20 ms
   };
   /// `instance` is active; `tick` is called about every 100 ms.
   Agent(Instance& instance, std::string domain_path, Options options, std::function<void()> tick);

@@ -60,28 +60,35 @@ void pause_before_retry(unsigned attempt) {
   }
 }
 
-// The cells and the mutex live on the first segment that answers.
-std::uint32_t home_of(const Instance& instance) {
-  for (std::uint32_t node = 0; node < instance.domain().node_count(); ++node) {
-    if (!instance.domain().segment(node).lost()) return node;
+// The cells and the mutex live on the segment that came first, of those that answer: they move only when
+// that one is lost.
+gsm::Segment& home_of(const Instance& instance) {
+  gsm::Segment* first = &instance.domain().segment(0);
+  for (std::uint32_t node = 1; node < instance.domain().node_count(); ++node) {
+    gsm::Segment& segment = instance.domain().segment(node);
+    if (segment.lost()) continue;
+    if (first->lost() || segment.incarnation() < first->incarnation()) first = &segment;
   }
-  return 0;
+  return *first;
 }
 
-ComponentCell& cell_at(const Instance& instance, std::uint32_t number) {
-  return reinterpret_cast<ComponentCell*>(
-      instance.domain().segment(home_of(instance)).metadata() +
-      instance.geometry().components)[number];
+ComponentCell& cell_at(const Instance& instance, const gsm::Segment& home, std::uint32_t number) {
+  return reinterpret_cast<ComponentCell*>(home.metadata() + instance.geometry().components)[number];
 }
 
 }  // namespace
 
-Component::Component(Instance& instance, ComponentOptions options, std::uint32_t number)
-    : instance_(instance), options_(std::move(options)), number_(number) {}
+Component::Component(Instance& instance, ComponentOptions options, std::uint32_t number,
+                     gsm::Segment& home)
+    : instance_(instance), options_(std::move(options)), number_(number), home_(home) {}
 
 Component::~Component() { leave(); }
 
-ComponentCell& Component::cell() const { return cell_at(instance_, number_); }
+ComponentCell& Component::cell() const { return cell_at(instance_, home_, number_); }
+
+bool Component::is_lost() const {
+  return home_.lost() || &instance_.domain().segment(home_.node()) != &home_;
+}
 
 std::span<std::byte> Component::data() const { return cell().data; }
 
@@ -101,8 +108,9 @@ Result<std::unique_ptr<Component>> Component::join(Instance& instance, Component
   const auto give_up = std::chrono::steady_clock::now() + kMakingLimit;
   for (unsigned round = 0; round == 0 || std::chrono::steady_clock::now() < give_up; ++round) {
     int chosen = -1;
+    gsm::Segment& home = home_of(instance);
     for (std::uint32_t i = 0; i < kMaxComponents; ++i) {
-      const ComponentCell& cell = cell_at(instance, i);
+      const ComponentCell& cell = cell_at(instance, home, i);
       const std::uint64_t word = cell.identity.load(kAcquire);
       if (state_of(word) == kFree) {
         if (chosen < 0) chosen = static_cast<int>(i);
@@ -113,13 +121,15 @@ Result<std::unique_ptr<Component>> Component::join(Instance& instance, Component
         break;
       }
     }
+    if (chosen < 0 && home.lost()) continue;
     if (chosen < 0) {
       return fail(ErrorCode::kNoSpace, fmt::format("the domain has room for {} components",
                                                    kMaxComponents));
     }
     std::unique_ptr<Component> self(
-        new Component(instance, options, static_cast<std::uint32_t>(chosen)));
+        new Component(instance, options, static_cast<std::uint32_t>(chosen), home));
     const auto made = self->make_or_adopt();
+    if (self->is_lost()) continue;  // on the next segment, then
     if (!made && made.error().code == ErrorCode::kBusy) {
       pause_before_retry(round);
       continue;
@@ -181,7 +191,7 @@ Result<void> Component::make_or_adopt() {
   std::memcpy(c.name, options_.name.data(), options_.name.size());
   std::memset(c.data.data(), 0, c.data.size());
   if (options_.initialise) options_.initialise(c.data);
-  const MutexId mutex = GlobalMutex::for_component(instance_, home_of(instance_), number_);
+  const MutexId mutex = GlobalMutex::for_component(instance_, home_.node(), number_);
   c.mutex.store((static_cast<std::uint64_t>(mutex.generation) << 32) | mutex.slot, kRelease);
   c.coordinator.store(0, kRelease);
   c.steps_done.store(0, kRelease);
@@ -192,9 +202,8 @@ Result<void> Component::make_or_adopt() {
 }
 
 MutexId Component::mutex_id() const {
-  const std::uint32_t home = home_of(instance_);
   const std::uint64_t word = cell().mutex.load(kAcquire);
-  return {home, instance_.domain().segment(home).incarnation(), static_cast<std::uint32_t>(word),
+  return {home_.node(), home_.incarnation(), static_cast<std::uint32_t>(word),
           static_cast<std::uint32_t>(word >> 32)};
 }
 
@@ -233,6 +242,7 @@ void Component::acknowledge_locked() {
 bool Component::with_lock(const std::function<void()>& work, std::chrono::milliseconds limit) {
   const auto deadline = std::chrono::steady_clock::now() + limit;
   for (unsigned attempt = 0;; ++attempt) {
+    if (is_lost()) return false;
     std::uint64_t generation = 0;
     MutexAnswer answer = MutexAnswer::kRecoveryPending;
     if (enter(generation)) {

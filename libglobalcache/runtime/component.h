@@ -82,6 +82,9 @@ class Component {
   [[nodiscard]] bool with_lock(const std::function<void()>& work,
                                std::chrono::milliseconds limit = std::chrono::seconds(10));
 
+  /// Whether the memory with the shared structure is lost: nothing can be done with this object any more.
+  /// Join again, and the component begins anew on another segment.
+  bool is_lost() const;
   std::uint32_t generation() const;
   bool recovering() const;
   std::uint32_t number() const { return number_; }
@@ -98,7 +101,7 @@ class Component {
   void leave();
 
  private:
-  Component(Instance& instance, ComponentOptions options, std::uint32_t number);
+  Component(Instance& instance, ComponentOptions options, std::uint32_t number, gsm::Segment& home);
   ComponentCell& cell() const;
   Result<void> make_or_adopt();
   bool enter(std::uint64_t& generation);
@@ -116,6 +119,7 @@ class Component {
   Instance& instance_;
   ComponentOptions options_;
   std::uint32_t number_;
+  gsm::Segment& home_;
   std::atomic<bool> joined_{false};
   // Private to the process, like all that follows: its threads are one member.
   std::mutex state_;

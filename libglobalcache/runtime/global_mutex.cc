@@ -106,9 +106,16 @@ MutexCell* GlobalMutex::cell() const {
   return reinterpret_cast<MutexCell*>(segment.metadata() + instance_.geometry().mutexes) + id_.slot;
 }
 
+// Also if another segment has come in its place.
+bool GlobalMutex::is_lost() const {
+  if (id_.segment >= instance_.domain().node_count()) return false;
+  const gsm::Segment& segment = instance_.domain().segment(id_.segment);
+  return segment.lost() || segment.incarnation() > id_.incarnation;
+}
+
 std::optional<MutexAnswer> GlobalMutex::obstacle(const MutexCell& cell) const {
   const std::uint64_t word = cell.identity.load(kAcquire);
-  if (instance_.domain().segment(id_.segment).lost()) return MutexAnswer::kMemoryLost;
+  if (is_lost()) return MutexAnswer::kMemoryLost;
   if (word != identity(id_.generation, kInUse)) return MutexAnswer::kInvalidId;
   const std::uint64_t owner = cell.owner.load(kAcquire);
   if (!OwnerLock::is_free(owner) && !OwnerLock::is_held(owner)) return MutexAnswer::kMemoryLost;
@@ -268,7 +275,7 @@ LockRef GlobalMutex::lock_ref() const {
 
 MutexAnswer GlobalMutex::lock(std::optional<std::chrono::steady_clock::time_point> deadline) {
   MutexCell* at = cell();
-  if (at == nullptr) return MutexAnswer::kInvalidId;
+  if (at == nullptr) return is_lost() ? MutexAnswer::kMemoryLost : MutexAnswer::kInvalidId;
   MutexCell& mutex = *at;
   if (const auto answer = obstacle(mutex)) return *answer;
   record_ = instance_.claim_mutex_record(lock_ref());
@@ -312,7 +319,7 @@ MutexAnswer GlobalMutex::lock(std::optional<std::chrono::steady_clock::time_poin
 
 MutexAnswer GlobalMutex::try_lock() {
   MutexCell* at = cell();
-  if (at == nullptr) return MutexAnswer::kInvalidId;
+  if (at == nullptr) return is_lost() ? MutexAnswer::kMemoryLost : MutexAnswer::kInvalidId;
   if (const auto answer = obstacle(*at)) return *answer;
   record_ = instance_.claim_mutex_record(lock_ref());
   if (record_ < 0) return MutexAnswer::kTooMany;

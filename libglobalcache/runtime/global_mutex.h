@@ -96,6 +96,7 @@ class GlobalMutex {
 
  private:
   MutexCell* cell() const;
+  bool is_lost() const;
   std::optional<MutexAnswer> obstacle(const MutexCell& cell) const;
   bool take(MutexCell& cell, MutexAnswer& answer);
   void look_at_holder(MutexCell& cell, bool in_vain);

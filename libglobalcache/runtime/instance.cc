@@ -124,8 +124,9 @@ Result<std::unique_ptr<Instance>> Instance::join(gsm::Domain& domain, Liveness& 
     if (inherit && !options.may_inherit) break;
     for (std::uint32_t n = 0; n < self->slot_count_; ++n) {
       const std::uint32_t number = (first + n) % self->slot_count_;
-      if (inherit ? !self->inherit(number) : !self->take(number)) continue;
       gsm::Segment& segment = self->home_segment(number);
+      self->home_ = &segment;
+      if (inherit ? !self->inherit(number) : !self->take(number)) continue;
       self->own_window_ = segment.writable_window(
           self->geometry_.slots + number % per_node * self->geometry_.slot_bytes,
           self->geometry_.slot_bytes);
@@ -147,7 +148,7 @@ Result<std::unique_ptr<Instance>> Instance::join(gsm::Domain& domain, Liveness& 
 void Instance::become(InstanceId id) {
   id_ = id;
   own_state_ = &control(id.slot()).state;
-  expelled_word_ = StateWord::make(InstanceState::kExpelled, id.incarnation());
+  own_word_ = StateWord::make(InstanceState::kInvalid, id.incarnation());
 }
 
 bool Instance::take(std::uint32_t number) {
@@ -281,11 +282,20 @@ void Instance::leave() {
   liveness_.release(slot_number());
 }
 
+// A slot's incarnations in a segment that came back begin above all that it had before (format()).
+bool Instance::is_of_former_segment(InstanceId id) const {
+  return id.incarnation() >> 20 != ((home_segment(id.slot()).incarnation() - 1) & 0xfff);
+}
+
 bool Instance::is_dead(InstanceId id) const {
   if (!id.valid() || id.slot() >= slot_count_) return true;
   const std::uint64_t word = control(id.slot()).state.load(std::memory_order_acquire);
   const InstanceState state = StateWord::state(word);
   if (state == InstanceState::kInvalid) return false;
+  if (state == InstanceState::kFree && is_of_former_segment(id)) {
+    // Whoever had the slot then may live, and let go of it only when it has joined anew.
+    return !liveness_.held(id.slot());
+  }
   if (StateWord::incarnation(word) != id.incarnation() || state == InstanceState::kFree) {
     // Unless it is the word that is wrong: only its owner, or who has recovered it, changes this one.
     return slot(id.slot()).identity.load(std::memory_order_acquire) != id.value ||
@@ -792,6 +802,12 @@ LockAnswer Instance::Op::lock(OwnerLock& lock, LockRef ref) {
       }
       // Of the dead too: whoever has to recover it may hang.
       if (late || instance_.waits_for_the_expelled(holder)) break;
+      // Its slot was on memory that is lost: whoever rebuilds finds out whether it lives.
+      if (holder.slot() < instance_.slot_count_ &&
+          StateWord::state(instance_.control(holder.slot()).state.load(
+              std::memory_order_acquire)) == InstanceState::kInvalid) {
+        break;
+      }
     }
     pause_before_retry(attempt);
   }

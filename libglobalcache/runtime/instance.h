@@ -93,6 +93,7 @@ struct JoinOptions {
   std::uint32_t node = 0;
   std::string server;            // at most 47 bytes are kept
   std::uint32_t busy_spins = 4000;  // how often to look at a held lock before kBusy
+  std::uint32_t serial = 0;      // how many instances this process had in the domain before
   // If no slot is free, take over that of a dead instance; set_steps() must follow.
   bool may_inherit = false;
 };
@@ -116,6 +117,7 @@ class Instance {
   InstanceId id() const { return id_; }
   std::uint32_t slot_number() const { return id_.slot(); }
   std::uint32_t node() const { return options_.node; }
+  std::uint32_t serial() const { return options_.serial; }
   gsm::Domain& domain() const { return domain_; }
   Liveness& liveness() const { return liveness_; }
   const RuntimeGeometry& geometry() const { return geometry_; }
@@ -174,11 +176,20 @@ class Instance {
   }
   /// Whether the instance `id` is certainly gone: its slot has moved on, or its lock is free.
   bool is_dead(InstanceId id) const;
+  /// Whether `id` had its slot in another incarnation of the slot's segment.
+  bool is_of_former_segment(InstanceId id) const;
   /// Somebody waits in vain for what `holder` should do. It is reported in SlotControl.blocked, or if
   /// it is dead, whoever has the duty to recover it; the agent ends whom it finds stopped.
   void report_blocking(InstanceId holder) const;
-  /// This instance was expelled, and has not ticked since: it must not begin anything.
-  bool expelled() const { return own_state_->load(std::memory_order_acquire) == expelled_word_; }
+  /// This instance was expelled, and has not ticked since, or what its slot says cannot be read, as when
+  /// that was lost: it must not begin anything.
+  bool expelled() const {
+    const std::uint64_t word = own_state_->load(std::memory_order_acquire);
+    return (word ^ own_word_) > static_cast<std::uint8_t>(InstanceState::kExpelled) ||
+           StateWord::state(word) == InstanceState::kExpelled;
+  }
+  /// Whether the segment with the own slot is lost, also if another one has come in its place.
+  bool is_homeless() const { return home_->lost() || &home_segment(id_.slot()) != home_; }
   bool is_expelled(InstanceId id) const {
     return control(id.slot()).state.load(std::memory_order_seq_cst) ==
            StateWord::make(InstanceState::kExpelled, id.incarnation());
@@ -244,7 +255,8 @@ class Instance {
   std::uint32_t slot_count_;
   InstanceId id_;
   const Word* own_state_ = nullptr;
-  std::uint64_t expelled_word_ = 0;  // what it says when we are expelled
+  std::uint64_t own_word_ = 0;  // what it says, but for the state
+  const gsm::Segment* home_ = nullptr;
   gsm::Segment::Window own_window_;
   Slot* own_ = nullptr;
   RecoverySteps* steps_ = nullptr;

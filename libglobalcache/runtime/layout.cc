@@ -60,7 +60,10 @@ void format(gsm::Segment& segment, const RuntimeGeometry& g) {
   std::byte* base = segment.metadata();
   auto* controls = reinterpret_cast<SlotControl*>(base + g.controls);
   for (std::uint64_t i = 0; i < g.slots_per_node; ++i) {
-    controls[i].state.store(StateWord::make(InstanceState::kFree, 0), std::memory_order_relaxed);
+    // Above all that the slot had in the segment's former incarnations: their owners may still live.
+    const auto incarnation = static_cast<std::uint32_t>((segment.incarnation() - 1) & 0xfff) << 20;
+    controls[i].state.store(StateWord::make(InstanceState::kFree, incarnation),
+                            std::memory_order_relaxed);
     auto* slot = reinterpret_cast<Slot*>(base + g.slots + i * g.slot_bytes);
     slot->tag = kSlotTag;
     slot->node = segment.node();

@@ -247,6 +247,23 @@ std::uint16_t NodeWatch::not_gone(const View& view) const {
   return left;
 }
 
+// What was measured of a segment's former incarnation says nothing about the one that came back.
+void NodeWatch::follow_segments(const View& view) {
+  for (std::uint32_t segment = 0; segment < views_.nodes(); ++segment) {
+    const std::uint64_t incarnation = domain_.segment(segment).incarnation();
+    if (view.has_segment(segment)) {
+      if (domain_.segment(segment).lost()) domain_.renew(segment);
+      const std::uint64_t now = domain_.segment(segment).incarnation();
+      if (now != in_view_[segment] || !had_segments_.test(segment)) losses_[segment] = {};
+      in_view_[segment] = now;
+    } else if (options_.certainly_gone && incarnation == in_view_[segment]) {
+      // All read the same hints, whoever has met the loss.
+      domain_.segment(segment).mark_lost();
+    }
+    had_segments_.set(segment, view.has_segment(segment));
+  }
+}
+
 NodeWatch::Change NodeWatch::tick(std::uint64_t now) {
   Change change;
   change.before = views_.mine();
@@ -255,13 +272,8 @@ NodeWatch::Change NodeWatch::tick(std::uint64_t now) {
   beat(now);
   const View view = views_.look();
   change.now = view;
+  if (view.generation != 0) follow_segments(view);
   if (view.generation == 0) return change;
-  if (options_.certainly_gone) {
-    // All read the same hints, whoever has met the loss.
-    for (std::uint32_t segment = 0; segment < views_.nodes(); ++segment) {
-      if (!view.has_segment(segment)) domain_.segment(segment).mark_lost();
-    }
-  }
   if (late) forget_measurements(now);
   if (view.generation != accused_in_) {
     accused_ = shared_ = 0;

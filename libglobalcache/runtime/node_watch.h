@@ -14,6 +14,7 @@
 #pragma once
 
 #include <array>
+#include <bitset>
 #include <cstdint>
 #include <functional>
 
@@ -73,6 +74,7 @@ class NodeWatch {
   std::uint64_t read(Lines lines, std::uint32_t node) const;
   void write(Lines lines, std::uint32_t node, std::uint64_t value);
   void beat(std::uint64_t now);
+  void follow_segments(const View& view);
   void forget_measurements(std::uint64_t now);
   void observe(const View& view, std::uint64_t now);
   bool gives_signs(std::uint32_t node, std::uint64_t now);
@@ -91,6 +93,8 @@ class NodeWatch {
   Options options_;
   std::array<Other, gsm::kMaxNodes> others_{};
   std::array<Loss, gsm::kMaxNodes> losses_{};
+  std::array<std::uint64_t, gsm::kMaxNodes> in_view_{};  // incarnation, when the view had it last
+  std::bitset<gsm::kMaxNodes> had_segments_;             // of the view at the last tick
   std::uint64_t last_tick_ns_ = 0;
   std::uint64_t counter_ = 0;
   std::uint16_t accused_ = 0;

@@ -113,7 +113,14 @@ void Views::spread(const View& decided) {
   }
 }
 
+// Its segments are mapped as they are now before anybody works in it: one that came back takes part in
+// the next ballot at once, in the same order for everybody.
 View Views::act_upon(const View& decided) {
+  if (mine().generation < decided.generation) {
+    for (std::uint32_t node = 0; node < nodes_; ++node) {
+      if (decided.has_segment(node)) domain_.renew(node);
+    }
+  }
   std::uint64_t now = mine_.load(std::memory_order_acquire);
   while (unpack(now).generation < decided.generation) {
     if (mine_.compare_exchange_weak(now, pack(decided), std::memory_order_acq_rel)) return decided;

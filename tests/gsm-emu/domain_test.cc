@@ -282,7 +282,7 @@ TEST_F(DomainTest, HeadersThatContradictTheFileAreRefused) {
     expect_refused("one", ErrorCode::kDamaged, "");
     EXPECT_TRUE(Domain::destroy(path("one")));
   };
-  refuse([](SegmentHeader& h) { h.size += kPageSize; });
+  refuse([](SegmentHeader& h) { h.size -= kPageSize; });
   refuse([](SegmentHeader& h) { h.meta_bytes = 0; });
   refuse([](SegmentHeader& h) { h.meta_bytes += 1; });
   refuse([](SegmentHeader& h) { h.meta_bytes = h.size; });
@@ -293,12 +293,43 @@ TEST_F(DomainTest, HeadersThatContradictTheFileAreRefused) {
   refuse([](SegmentHeader& h) { h.incarnation = 0; });
 }
 
-TEST_F(DomainTest, ATruncatedSegmentIsRefused) {
-  make("one");
-  for (const off_t length : {off_t{kBytes - 1}, off_t{kMeta}, off_t{100}, off_t{0}}) {
+TEST_F(DomainTest, ATruncatedSegmentIsLost) {
+  make("one", 2);
+  for (const off_t length : {off_t{kBytes - 1}, off_t{kMeta}, off_t{0}}) {
     ASSERT_EQ(::truncate(segment_path("one", 0).c_str(), length), 0);
-    expect_refused("one", ErrorCode::kDamaged, length > 4096 ? "truncated" : "too short");
+    const auto opened = open("one");
+    ASSERT_TRUE(opened) << opened.error().message;
+    EXPECT_TRUE((*opened)->segment(0).lost());
+    EXPECT_FALSE((*opened)->segment(1).lost());
+    EXPECT_EQ((*opened)->node_count(), 2U);
   }
+  // Also if nothing is left.
+  ASSERT_EQ(::truncate(segment_path("one", 1).c_str(), 0), 0);
+  const auto opened = open("one");
+  ASSERT_TRUE(opened) << opened.error().message;
+  EXPECT_TRUE((*opened)->segment(0).lost() && (*opened)->segment(1).lost());
+  // Memory that is not there and no word of what it was: refused.
+  ASSERT_EQ(::unlink((path("one") + "/header").c_str()), 0);
+  expect_refused("one", ErrorCode::kDamaged, "too short");
+}
+
+TEST_F(DomainTest, ASegmentComesBackAsAnotherIncarnation) {
+  make("one", 2);
+  auto mapped = open("one");
+  ASSERT_TRUE(mapped);
+  auto tool = open("one");
+  ASSERT_TRUE(tool);
+  EXPECT_EQ((*tool)->restore(1, [](Segment&) {}).error().code, ErrorCode::kExists);
+  ASSERT_EQ(::truncate(segment_path("one", 1).c_str(), 0), 0);
+  Segment& former = (*mapped)->segment(1);
+  EXPECT_FALSE((*mapped)->renew(1));
+  ASSERT_TRUE((*tool)->restore(1, [](Segment&) {}));
+  EXPECT_TRUE((*mapped)->renew(1));
+  EXPECT_FALSE((*mapped)->renew(1));
+  EXPECT_EQ((*mapped)->segment(1).incarnation(), 2U);
+  EXPECT_TRUE((*mapped)->segment(1).answers());
+  // Whoever still has the former one meets nothing of the new one.
+  EXPECT_FALSE(former.answers());
 }
 
 TEST_F(DomainTest, AMissingSegmentIsNamed) {

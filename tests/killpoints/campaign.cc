@@ -37,6 +37,7 @@ CampaignResult Campaign::run() {
     if (!options_.only_state.empty() && start.name != options_.only_state) continue;
     for (const Operation& operation : operations()) {
       if (!options_.only_operation.empty() && operation.name != options_.only_operation) continue;
+      if (!applies(operation, start)) continue;
       cases.push_back({&start, &operation});
     }
   }
@@ -495,6 +496,7 @@ Campaign::Others Campaign::those_left() {
 
 void Campaign::recover(unsigned m, bool eager) {
   if (eager) work_beside_the_dead(m);
+  if (world_.state().lossy) world_.member(m).cache->look_after_memory();
   world_.member(m).instance->recover_all("test");
   world_.pass_on(m);
 }

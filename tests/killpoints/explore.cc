@@ -66,8 +66,10 @@ ExploreResult Explorer::run() {
     if (start.name == "nobody left") continue;
     for (const Operation& a : operations()) {
       if (!options_.only_first.empty() && a.name != options_.only_first) continue;
+      if (!applies(a, start)) continue;
       for (const Operation& b : operations()) {
         if (!options_.only_second.empty() && b.name != options_.only_second) continue;
+        if (!applies(b, start)) continue;
         // Each unordered pair once: who starts is part of the schedule.
         if (options_.only_first.empty() && options_.only_second.empty() && &b < &a) continue;
         if (a.victim == kJoiner || (b.victim == kJoiner && a.victim == b.victim)) continue;

@@ -445,6 +445,51 @@ void add_views(std::vector<Operation>& all) {
                  }});
 }
 
+// What goes on while a segment is lost, and after it.
+void add_loss(std::vector<Operation>& all) {
+  all.push_back({"look after memory", kVictim,
+                 [](World& w, const StartState& s, unsigned m) {
+                   return joined(w, m) && s.name == "segment lost";
+                 },
+                 [](World& w, const StartState&, unsigned m) { mine(w, m).look_after_memory(); }, true});
+  // The segment is lost in the middle.
+  const auto lost_before_the_rest = [](const Prepare& first) -> Prepare {
+    return [first](World& w, const StartState& s, unsigned m) {
+      if (s.name != "segment to be lost" || !first(w, s, m)) return false;
+      w.lose_segment(1);
+      return true;
+    };
+  };
+  for (const unsigned key : {kFresh, kTarget, kBig}) {
+    all.push_back({key == kFresh ? "commit at a loss" : key == kTarget ? "replace at a loss"
+                                                                       : "commit large at a loss",
+                   kVictim, lost_before_the_rest(filling(key, 1, true)),
+                   [key](World& w, const StartState& s, unsigned m) {
+                     expect_stored(w, s, w.put_commit(key, 1 + m, w.state().fills[m]));
+                   },
+                   true});
+  }
+  all.push_back({"abort at a loss", kVictim, lost_before_the_rest(filling(kBig, 1, true)),
+                 [](World& w, const StartState&, unsigned m) { w.state().fills[m].abort(); }, true});
+  all.push_back({"purge at a loss", kVictim, lost_before_the_rest(always),
+                 [](World& w, const StartState&, unsigned m) {
+                   w.purge_key(m, kTarget);
+                   w.purge_key(m, 21);
+                 },
+                 true});
+  all.push_back({"lookup at a loss", kVictim, lost_before_the_rest(always),
+                 [](World& w, const StartState&, unsigned m) {
+                   for (unsigned k = 0; k < 30; ++k) w.get(m, k);
+                 },
+                 true});
+  for (Operation& operation : all) {
+    for (const char* name : {"put", "put large", "lookup", "purge all", "evict many", "tick", "join",
+                             "leave", "lock bucket"}) {
+      if (operation.name == name) operation.lossy = true;
+    }
+  }
+}
+
 void add_locks(std::vector<Operation>& all) {
   all.push_back({"lock bucket", kVictim, always, [](World& w, const StartState&, unsigned m) {
                    const cache::Index::Locked bucket(mine(w, m).index(),
@@ -476,6 +521,7 @@ const std::vector<Operation>& operations() {
     add_locks(o);
     add_component(o);
     add_views(o);
+    add_loss(o);
     return o;
   }();
   return all;

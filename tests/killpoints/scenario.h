@@ -32,6 +32,7 @@ struct StartState {
   bool busy = false;        // somebody alive holds locks: operations may answer "busy"
   bool evicts = false;      // what is stored may go at any time to make room
   bool suspended = false;   // kOther is held up in the middle and goes on later
+  bool lossy = false;       // node 1's segment is lost, or about to be: only operations made for that
 };
 const std::vector<StartState>& start_states();
 
@@ -41,7 +42,11 @@ struct Operation {
   /// Bring the world to where process `m` starts the operation; false: makes no sense in this class.
   std::function<bool(World&, const StartState&, unsigned m)> prepare;
   std::function<void(World&, const StartState&, unsigned m)> run;
+  bool lossy = false;  // also, or only, where memory is lost
 };
+inline bool applies(const Operation& operation, const StartState& start) {
+  return operation.lossy || !start.lossy;
+}
 const std::vector<Operation>& operations();
 
 /// Run process `m` until just before its n-th store to a word of this kind (1: the first), and leave

@@ -258,6 +258,56 @@ void build_slots_full(World& w) {
   }
 }
 
+// All who stay have their slots on node 0. kOther and kAnother belong to it too, but their slots are on
+// node 1, since there was no other, and with them all that says what they hold here.
+void build_slots_elsewhere(World& w) {
+  const auto join = [&w](unsigned m, std::uint32_t node) {
+    w.as(m, [&w, m, node] {
+      if (!w.join(m, node)) w.violate("process %u cannot join", m);
+    });
+  };
+  for (const unsigned m : {0U, 1U, 2U, 3U, 7U, 8U, 9U, 10U}) join(m, 0);
+  for (const unsigned m : {kOther, kAnother}) join(m, 0);
+  for (const unsigned m : {7U, 8U, 9U, 10U}) {
+    w.as(m, [&w, m] {
+      w.member(m).cache->leave();
+      w.member(m).instance->leave();
+    });
+    w.member(m).alive = false;
+  }
+  join(11, 1);
+  store(w, kFirstSurvivor, 1, 0);
+  store(w, kSecondSurvivor, kTarget, 900);
+  for (unsigned k = 8; k < 14; ++k) store(w, k % 2 == 0 ? kSecondSurvivor : 11, k, 60 * k);
+  for (unsigned k = 20; k < 30; ++k) store(w, k % 3 == 0 ? 11 : kFirstSurvivor, k, 500 * (k - 19));
+  w.state().body_bytes[kFresh] = 1200;
+}
+
+// Node 1's segment is gone, and nobody has met that.
+void build_segment_lost(World& w) {
+  build_slots_elsewhere(w);
+  w.as(kAnother, [&w] {
+    w.pin(kAnother, 20);
+    w.pin(kAnother, 22);
+    w.purge_key(kAnother, 20);
+    w.purge_key(kAnother, 22);
+    cache::Fill& fill = w.state().fills[kAnother];
+    w.state().body_bytes[30] = 9000;
+    if (w.put_begin(kAnother, 30, 0, fill) != Put::kStored ||
+        w.put_body(30, 0, fill) != Put::kStored || fill.flush() != cache::Append::kOk) {
+      w.violate("cannot fill");
+    }
+  });
+  w.as(kFirstSurvivor, [&w] { w.wait_for(kFirstSurvivor, w.state().fills[kAnother]); });
+  w.state().body_bytes[31] = 100000;
+  if (!stop_before(w, kOther, WordKind::kGroupBits, 3, false, [&w] { w.put(kOther, 31, 0); })) {
+    w.violate("nobody died in a group");
+  }
+  w.declare_dead(kOther);
+  w.lose_segment(1);
+  w.state().hit_count = 0;
+}
+
 // Whoever comes first finds only the dead.
 void build_nobody_left(World& w) {
   build_pinned(w);
@@ -317,6 +367,8 @@ const std::vector<StartState>& start_states() {
     s.push_back({"two nodes", two, build_some});
     s.push_back({"two nodes full", two, build_lent, false, true});
     s.push_back({"nobody left", small, build_nobody_left});
+    s.push_back({"segment lost", two, build_segment_lost, true, false, false, true});
+    s.push_back({"segment to be lost", two, build_slots_elsewhere, true, false, false, true});
     return s;
   }();
   return all;

@@ -348,6 +348,7 @@ int World::get(unsigned m, unsigned k) {
   const std::uint32_t before = state_->allowed[k];
   const cache::FindResult found = cache.find(key(m, k), hit);
   if (found.found == Found::kDamaged) {
+    if (state_->lossy) return -1;
     violate("key %u: a lookup met damage", k);
     return -1;
   }
@@ -461,6 +462,18 @@ void World::count(unsigned m, std::uint64_t n) {
   member(m).instance->add_stat(0, n);
   state_->counted += n;
   state_->counting = 0;
+}
+
+void World::lose_segment(std::uint32_t node) {
+  gsm::Segment& segment = state_->domain->segment(node);
+  std::memset(segment.metadata(), 0, segment.header().size);
+  segment.mark_lost();
+  state_->lossy = true;
+  for (unsigned m = 0; m < kMembers; ++m) {
+    if (!member(m).alive) continue;
+    const auto& instance = *member(m).instance;
+    if (instance.slot_number() / instance.geometry().slots_per_node == node) declare_dead(m);
+  }
 }
 
 void World::declare_dead(unsigned m) {

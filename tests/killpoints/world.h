@@ -95,6 +95,7 @@ struct WorldState {
   std::uint64_t counted = 0;  // what add_stat was told
   std::uint64_t counting = 0;  // an addition that may or may not have happened
   std::array<std::uint64_t, 8> views{};  // by generation: the one that somebody acted upon
+  bool lossy = false;  // memory was lost: until the index is rebuilt a lookup may say so
 };
 
 class World {
@@ -148,6 +149,8 @@ class World {
   /// Grows whenever somebody looks for something to evict.
   std::uint64_t eviction_steps() const;
 
+  /// Outside of actors: a node's memory is gone, and with it the processes whose slots it had.
+  void lose_segment(std::uint32_t node);
   /// The process is gone, as the kernel would say.
   void declare_dead(unsigned m);
 

@@ -52,6 +52,7 @@ MCS_UNSEEN void World::check_slots(bool pins_held) {
   const Instance& look = *living->instance;
   const std::uint64_t ledger_words = living->cache->memory().geometry().ledger_words;
   for (std::uint32_t number = 0; number < look.slot_count(); ++number) {
+    if (state_->domain->segment(number / look.geometry().slots_per_node).lost()) continue;
     const Member* owner = nullptr;
     for (const Member& m : state_->members) {
       if (m.alive && m.instance->slot_number() == number) owner = &m;
@@ -108,6 +109,7 @@ MCS_UNSEEN void World::check_locks() {
   const auto g = CacheGeometry::load(domain.header().user + 16);
   const auto r = runtime::RuntimeGeometry::load(domain.header().user);
   for (std::uint32_t node = 0; node < domain.node_count(); ++node) {
+    if (domain.segment(node).lost()) continue;
     const std::byte* base = domain.segment(node).metadata();
     const auto* buckets = reinterpret_cast<const cache::Bucket*>(base + g.buckets_at);
     for (std::uint64_t i = 0; i < g.buckets; ++i) {
@@ -165,6 +167,7 @@ MCS_UNSEEN void World::check_entries(bool pins_held) {
   const Memory& memory = cache.memory();
   const CacheGeometry& g = memory.geometry();
   EntryCheck check(memory);
+  if (!cache.index_is_whole()) violate("the index was not rebuilt");
   for (const Member& m : state_->members) {
     if (!m.alive) continue;
     const Word* words = Pins::ledger(*m.instance, m.instance->slot_number());
@@ -174,6 +177,7 @@ MCS_UNSEEN void World::check_entries(bool pins_held) {
   }
 
   for (std::uint32_t segment = 0; segment < memory.nodes(); ++segment) {
+    if (memory.lost(segment)) continue;
     for (std::uint64_t b = 0; b < g.buckets; ++b) {
       Link link{memory.bucket_at(segment, b).head.load()};
       for (std::uint64_t steps = 0; !link.is_end(); ++steps) {
@@ -203,6 +207,7 @@ MCS_UNSEEN void World::check_entries(bool pins_held) {
   }
 
   for (std::uint32_t segment = 0; segment < memory.nodes(); ++segment) {
+    if (memory.lost(segment)) continue;
     for (std::uint64_t i = 0; i < g.descriptors; ++i) {
       const Descriptor& d = memory.descriptor(segment, i);
       const std::uint64_t word = d.state.load();
@@ -280,7 +285,7 @@ MCS_UNSEEN void World::check_entries(bool pins_held) {
   const cache::Loans& loans = counting.space().loans();
   for (std::uint32_t n = 0; n < cache.memory().nodes() && cache.memory().nodes() > 1; ++n) {
     const std::uint64_t used = counting.space().used_units(n);
-    if (loans.free_units(n) != loans.capacity() - used) {
+    if (!cache.memory().lost(n) && loans.free_units(n) != loans.capacity() - used) {
       violate("node %u: %lu units counted as free, %lu are", n, loans.free_units(n),
               loans.capacity() - used);
     }
@@ -290,6 +295,7 @@ MCS_UNSEEN void World::check_entries(bool pins_held) {
     violate("site 1: %lu units counted, its entries take %lu", now[1], check.of_sites[1]);
   }
   for (std::uint32_t segment = 0; segment < memory.nodes(); ++segment) {
+    if (memory.lost(segment)) continue;
     for (std::uint64_t i = 0; i < g.descriptors; ++i) {
       const std::uint64_t word = memory.descriptor(segment, i).state.load();
       const bool block = EntryWord::state(word) == EntryState::kOverflow;

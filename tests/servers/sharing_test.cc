@@ -4,7 +4,9 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <nlohmann/json.hpp>
 
+#include "loadtest/harness/build_paths.h"
 #include "loadtest/harness/proc_info.h"
 #include "loadtest/harness/process.h"
 #include "tests/servers/server_fixture.h"
@@ -34,6 +36,80 @@ TEST_P(SharingTest, WhatOneFillsTheOtherHits) {
     EXPECT_EQ(hit.header("ETag"), filled.header("ETag"));
     EXPECT_EQ(hit.header("Last-Modified"), filled.header("Last-Modified"));
   }
+}
+
+// The memory of node 1, on which the second server runs, is lost and comes back, twice; then node 0's.
+TEST_P(SharingTest, MemoryIsLostAndComesBack) {
+  const auto options_of = [this](int node) {
+    ServerOptions options = default_options();
+    options.mcs->domain_arguments += " nodes=2 node=" + std::to_string(node);
+    options.workers = 1;
+    return options;
+  };
+  constexpr int kFiles = 60;
+  const auto name = [](int i) { return "/lost/" + std::to_string(i) + ".bin"; };
+  const auto body = [](int i) {
+    return bytes_of_size(i % 7 == 0 ? 100'000U : 300U * static_cast<unsigned>(i), 3);
+  };
+  for (int i = 0; i < kFiles; ++i) write(name(i).substr(1), body(i));
+  const WebServer& here = start(first(), options_of(0));
+  const WebServer& there = start(second(), options_of(1));
+  const auto workers = [&] {
+    auto pids = here.worker_pids();
+    const auto more = there.worker_pids();
+    pids.insert(pids.end(), more.begin(), more.end());
+    return pids;
+  };
+  const auto living = workers();
+  const auto tool = [&](std::vector<std::string> words) {
+    words[0] = tool_file(words[0]).string();
+    words.insert(words.end(), {"--directory", domain_directory().string()});
+    const auto ran = run_process(words);
+    ASSERT_TRUE(ran) << ran.error().message;
+    EXPECT_TRUE(ran->ok()) << ran->describe();
+  };
+  const auto hits_of = [&](int node) {
+    int hits = 0;
+    for (int i = node; i < kFiles; i += 2) {
+      for (const WebServer* server : {&here, &there}) {
+        const HttpResponse got = get(*server, name(i));
+        EXPECT_TRUE(got.body == body(i)) << name(i) << " " << got.status;
+        if (got.cache_status() == "HIT") ++hits;
+      }
+    }
+    return hits;
+  };
+  // A server stores on its own node's segment: even numbers on node 0, odd ones on node 1.
+  for (int i = 0; i < kFiles; ++i) get_hit(i % 2 == 0 ? here : there, name(i));
+  EXPECT_EQ(hits_of(0), kFiles);
+  EXPECT_EQ(hits_of(1), kFiles);
+
+  for (const int lost : {1, 1, 0}) {
+    SCOPED_TRACE(lost);
+    const std::string node = std::to_string(lost);
+    tool({"gsm-emu", "lose", "test", node});
+    const int kept = 1 - lost;
+    // As soon as the index is whole, all that lies on the other segment is a hit for both.
+    const auto whole_without = [&] {
+      const auto ran = run_process({tool_file("mcsctl").string(), "status", "test", "--directory",
+                                    domain_directory().string(), "--json", "-"});
+      const auto said = nlohmann::json::parse(ran ? ran->out : "", nullptr, false);
+      return said.is_object() && said["view"]["segments"] == nlohmann::json::array({kept}) &&
+             said["view"]["index_is_whole"] == true;
+    };
+    ASSERT_TRUE(wait_until(whole_without, std::chrono::seconds(10)));
+    // Each process has heard of it at its next tick, if no request of its has told it before.
+    EXPECT_TRUE(wait_until([&] { return hits_of(kept) == kFiles; }, std::chrono::seconds(10)));
+    tool({"gsm-emu", "restore", "test", node});
+    for (int i = 0; i < kFiles; ++i) {
+      const WebServer& its = i % 2 == 0 ? here : there;
+      get_until(its, name(i), [](const auto& r) { return r.cache_status() == "HIT"; });
+    }
+    EXPECT_EQ(hits_of(0) + hits_of(1), 2 * kFiles);
+    tool({"mcsctl", "verify", "test"});
+  }
+  const auto now = workers();
+  for (const pid_t pid : living) EXPECT_THAT(now, testing::Contains(pid));
 }
 
 TEST_P(SharingTest, IndexFilledByOneIsHitByTheOther) {

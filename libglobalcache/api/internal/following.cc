@@ -122,7 +122,7 @@ bool follow_shared(Transaction& t, cache::Link link) {
   release_follow(t);
   if (t.cache().follow(link, t.follow) != Following::kArriving) return false;
   t.follow.pin = t.process->pins->share(link, t.follow.pin);
-  return true;
+  return t.follow.pin >= 0;
 }
 
 // Look for another fill or entry of the same representation.

@@ -66,7 +66,8 @@ bool append_stored(Transaction& t, std::uint64_t from, std::uint64_t to) {
     }
     from += piece.size();
   }
-  return true;
+  // Else it may have been other bytes already.
+  return t.cache().is_held(t.part);
 }
 
 enum class Neighbour { kNone, kJoins, kStays };

@@ -350,6 +350,7 @@ Made reply_from_hit(Transaction& t, const EntryView& entry, const Story& story,
   if (!copied) {
     out.body_pinned = 1;
     out.pin = share_pin(*t.process, t.hit);
+    if (out.pin == nullptr) return Made::kDamaged;
   }
   return Made::kYes;
 }

@@ -40,6 +40,8 @@ constexpr Campaign kCampaigns[] = {
      "the segment is lost while large responses are being sent, plain and encrypted"},
     {"peers", "mcs-peers", nullptr,
      "kill the worker that refreshes an entry, in stock nginx and in ours, side by side"},
+    {"memory-loss", "mcs-memory-loss", nullptr,
+     "lose memory of nodes, whole and in parts, and restore it, while nginx and httpd serve"},
     {"herd", "mcs-proxied", "herd",
      "many clients of nginx and httpd ask for one missing object, and who fetches it is killed"},
     {"stale", "mcs-proxied", "stale",

@@ -40,15 +40,17 @@ Result<void> Cluster::make_site() {
   return {};
 }
 
-Result<void> Cluster::fill(std::uint64_t entries) {
-  auto instance = runtime::Instance::join(*domain_, *liveness_, {.node = 0, .server = "mcs-filler"});
+Result<void> Cluster::fill(std::uint32_t node) {
+  const std::uint64_t first = options_.entries * node / options_.nodes;
+  const std::uint64_t end = options_.entries * (node + 1) / options_.nodes;
+  auto instance = runtime::Instance::join(*domain_, *liveness_, {.node = node, .server = "mcs-filler"});
   if (!instance) return fail("cannot fill: {}", instance.error().message);
   std::uint64_t stored = 0;
   {
     cache::GlobalCache cache(*domain_, **instance);
     (*instance)->activate();
     const std::string body(150, 'x');
-    for (std::uint64_t i = 0; i < entries; ++i) {
+    for (std::uint64_t i = first; i < end; ++i) {
       cache::Fill fill;
       const std::string key = fmt::format("/filled/{}", i);
       if (cache.begin(cache.make_key(key), fill) != cache::Begin::kFilling) continue;
@@ -60,7 +62,8 @@ Result<void> Cluster::fill(std::uint64_t entries) {
     cache.leave();
   }
   (*instance)->leave();
-  return stored == entries ? Result<void>() : fail("only {} of {} entries fit", stored, entries);
+  return stored == end - first ? Result<void>()
+                               : fail("only {} of {} entries of node {} fit", stored, end - first, node);
 }
 
 // Again whenever a segment has come back.
@@ -88,8 +91,9 @@ Result<std::unique_ptr<Cluster>> Cluster::start(const ClusterOptions& options) {
   if (!up) return tl::unexpected(up.error());
   self->emulated_.emplace(std::move(*up));
   if (auto looking = self->look_from_outside(); !looking) return tl::unexpected(looking.error());
-  if (auto filled = self->fill(options.entries); !filled) return tl::unexpected(filled.error());
-
+  for (std::uint32_t node = 0; node < options.nodes; ++node) {
+    if (auto filled = self->fill(node); !filled) return tl::unexpected(filled.error());
+  }
   for (std::uint32_t node = 0; node < options.nodes; ++node) {
     ServerOptions common;
     common.document_root = self->root_.path();
@@ -187,6 +191,31 @@ std::uint64_t Cluster::kill_node(std::uint32_t node) {
       },
       milliseconds(1000));
   return now;
+}
+
+void Cluster::lose_memory(std::uint32_t node) {
+  const std::string file = fmt::format("{}/segment.{}.{}", domain_->path(), node,
+                                       domain_->segment(node).incarnation());
+  if (::truncate(file.c_str(), 0) != 0) std::perror(file.c_str());
+}
+
+Result<void> Cluster::restore_memory(std::uint32_t node) {
+  const auto done =
+      run_process({tool_file("gsm-emu").string(), "restore", name_, std::to_string(node)});
+  if (!done) return tl::unexpected(done.error());
+  if (!done->ok()) return fail("gsm-emu restore: {}", done->describe());
+  return look_from_outside();
+}
+
+bool Cluster::index_is_whole(std::uint16_t lost) {
+  const runtime::View now = view();
+  for (std::uint32_t node = 0; node < options_.nodes; ++node) {
+    if ((lost >> node & 1) != 0) continue;
+    for (const runtime::Word& swept : inspect_->memory().state(node).swept) {
+      if (swept.load(std::memory_order_acquire) < now.generation) return false;
+    }
+  }
+  return true;
 }
 
 std::uint64_t Cluster::freeze_node(std::uint32_t node) {

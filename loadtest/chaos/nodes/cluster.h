@@ -55,6 +55,12 @@ class Cluster {
   std::uint32_t nodes() const { return options_.nodes; }
   /// SIGKILL to every process of the node at once. When, CLOCK_MONOTONIC.
   std::uint64_t kill_node(std::uint32_t node);
+  void lose_memory(std::uint32_t node);
+  Result<void> restore_memory(std::uint32_t node);
+  /// Store its share of the entries that there are besides what clients ask for.
+  Result<void> fill(std::uint32_t node);
+  /// All entries on the segments but these are in their chains, in the view that is in force.
+  bool index_is_whole(std::uint16_t lost);
   /// SIGSTOP and SIGCONT to every process of the node.
   std::uint64_t freeze_node(std::uint32_t node);
   void thaw_node(std::uint32_t node);
@@ -85,7 +91,6 @@ class Cluster {
   Result<void> make_site();
   Result<void> look_from_outside();
   std::vector<cache::InstanceInfo> members(std::uint32_t node) const;
-  Result<void> fill(std::uint64_t entries);
   void stop_clients();
   bool excused(std::uint32_t node, std::uint64_t sent_ns, std::uint64_t failed_ns) const;
 

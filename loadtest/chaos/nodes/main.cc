@@ -29,6 +29,7 @@ struct Options {
   double seconds = 60;
   unsigned load = 16;
   unsigned stall_ms = 300;
+  bool without_memory = false;
   std::string json_file;
 };
 
@@ -170,16 +171,30 @@ int node_crash(const Options& options) {
       gone = static_cast<std::uint16_t>(gone | bit(node));
       cluster.begin_outage(node);
     }
-    const std::uint64_t before = cluster.sealed_entries(everybody(cluster));
+    const auto left = static_cast<std::uint16_t>(everybody(cluster) & ~gone);
+    const std::uint64_t before = cluster.sealed_entries(options.without_memory ? left : everybody(cluster));
     const std::uint64_t begin = monotonic_ns();
-    for (const std::uint32_t node : victims) cluster.kill_node(node);
+    for (const std::uint32_t node : victims) {
+      cluster.kill_node(node);
+      if (options.without_memory) cluster.lose_memory(node);
+    }
     ++tally.faults;
+    std::uint64_t whole = 0;
     bool contained = wait_until(
         [&] {
-          if ((cluster.view().members & gone) != 0) return false;
-          return std::all_of(victims.begin(), victims.end(),
-                             [&](std::uint32_t node) { return settled(cluster, node); }) &&
-                 cluster.resumed_since(begin, gone) != 0;
+          const mcs::runtime::View view = cluster.view();
+          if ((view.members & gone) != 0 || (options.without_memory && (view.segments & gone) != 0)) {
+            return false;
+          }
+          // Of what lay on lost memory nothing is left to be looked at.
+          if (options.without_memory ? !cluster.index_is_whole(gone)
+                                     : !std::all_of(victims.begin(), victims.end(), [&](std::uint32_t node) {
+                                         return settled(cluster, node);
+                                       })) {
+            return false;
+          }
+          if (whole == 0) whole = monotonic_ns();
+          return cluster.resumed_since(begin, gone) != 0;
         },
         kContained);
     if (!contained) {
@@ -187,13 +202,22 @@ int node_crash(const Options& options) {
                              gone, cluster.view().members, cluster.view().segments));
     } else {
       std::this_thread::sleep_for(milliseconds(30));
-      const std::uint64_t end = cluster.resumed_since(begin, gone);
+      const std::uint64_t end =
+          std::max(cluster.resumed_since(begin, gone), options.without_memory ? whole : 0);
       tally.recovery_ms.push_back(static_cast<double>(end - begin) / 1e6);
-      const std::uint64_t after = cluster.sealed_entries(everybody(cluster));
+      const std::uint64_t after = cluster.sealed_entries(options.without_memory ? left : everybody(cluster));
       if (before != 0) tally.kept = std::min(tally.kept, static_cast<double>(after) / static_cast<double>(before));
     }
     for (const std::uint32_t node : victims) {
+      if (options.without_memory) {
+        if (auto restored = cluster.restore_memory(node); !restored) {
+          tally.fail(restored.error().message);
+          contained = false;
+        }
+      }
       contained = bring_back(cluster, node, tally) && contained;
+      if (!options.without_memory) continue;
+      if (auto filled = cluster.fill(node); !filled) tally.fail(filled.error().message);
     }
     tally.contained += contained ? 1U : 0U;
     if ((fault + 1) % 10 == 0) {
@@ -368,6 +392,7 @@ int main(int argc, char** argv) {
   options.cluster.seed = 0;
   CLI::App* crash = add(app, "node-crash", "all processes of a node, or two, end at once", options);
   crash->add_option("--faults", options.faults)->capture_default_str();
+  crash->add_flag("--without-memory", options.without_memory, "their memory is lost with them");
   CLI::App* frozen = add(app, "zombie", "a node is frozen, expelled, and goes on", options);
   frozen->add_option("--faults", options.faults)->capture_default_str();
   CLI::App* coming = add(app, "churn", "nodes and servers come and go", options);

@@ -95,6 +95,41 @@ class ComponentTest : public testing::Test {
   std::array<std::unique_ptr<Component>, kMembers> members_;
 };
 
+// The segment with the component goes while one member holds its lock.
+TEST_F(ComponentTest, WhatLayOnLostMemoryBeginsAnewElsewhere) {
+  gsm::DomainSpec spec;
+  spec.name = "lost";
+  spec.nodes = 2;
+  spec.bytes_per_node = 4ULL << 20;
+  const auto domain = api::create_in_memory(spec, 16, 128);
+  TestLiveness liveness;
+  std::vector<std::unique_ptr<Instance>> instances;
+  std::vector<std::unique_ptr<Component>> members;
+  for (unsigned m = 0; m < 2; ++m) {
+    instances.push_back(
+        std::move(Instance::join(*domain, liveness, {.node = 1, .server = "test"}).value()));
+    instances.back()->activate();
+    members.push_back(std::move(Component::join(*instances.back(), options()).value()));
+  }
+  EXPECT_TRUE(members[0]->with_lock([&] { members[0]->data()[0] = std::byte{7}; }));
+  EXPECT_TRUE(members[0]->with_lock([&] {
+    std::memset(domain->segment(0).metadata(), 0, domain->segment(0).header().meta_bytes);
+    domain->segment(0).mark_lost();
+    EXPECT_FALSE(members[1]->with_lock([] { ADD_FAILURE() << "in lost memory"; }));
+  }));
+  for (unsigned m = 0; m < 2; ++m) {
+    EXPECT_TRUE(members[m]->is_lost());
+    EXPECT_FALSE(members[m]->with_lock([] { ADD_FAILURE() << "in lost memory"; }));
+    members[m]->tick();
+    members[m].reset();
+    members[m] = std::move(Component::join(*instances[m], options()).value());
+    EXPECT_FALSE(members[m]->is_lost());
+  }
+  EXPECT_TRUE(members[0]->with_lock([&] { EXPECT_EQ(members[0]->data()[0], std::byte{0}); }));
+  EXPECT_TRUE(members[1]->with_lock([&] { members[1]->data()[0] = std::byte{9}; }));
+  EXPECT_EQ(members[0]->data()[0], std::byte{9});
+}
+
 TEST_F(ComponentTest, ABarrierWaitsForTheThreadThatIsInside) {
   unsigned passed = 0;
   join_all([] { return true; }, [&] { return ++passed > 0; });

@@ -184,6 +184,11 @@ TEST_F(GlobalMutexTest, LostOrDamagedMemoryIsAnswered) {
   EXPECT_EQ(mutex.lock(), MutexAnswer::kMemoryLost);
   EXPECT_EQ(mutex.try_lock(), MutexAnswer::kMemoryLost);
   cell().owner.store(OwnerLock::kFreeKind);
+  // Another segment has come in the place of the one that it was made on.
+  MutexId former = id_;
+  former.incarnation = 0;
+  EXPECT_EQ(GlobalMutex(*one_, former).lock(), MutexAnswer::kMemoryLost);
+  EXPECT_EQ(GlobalMutex(*one_, former).try_lock(), MutexAnswer::kMemoryLost);
   domain_->segment(0).mark_lost();
   EXPECT_EQ(mutex.lock(), MutexAnswer::kMemoryLost);
   EXPECT_EQ(mutex.try_lock(), MutexAnswer::kMemoryLost);
