@@ -475,9 +475,10 @@ class GlobalCache final : public runtime::RecoverySteps {
   std::array<Word, kLimbo> limbo_links_{};
   mutable std::atomic<std::uint32_t> whole_{0};  // view for which the index is known to be whole
   // Units that belonged to nobody when the space was compared last, in groups that were in use then; by
-  // segment and group. Of whoever holds rebuild_mutex_, like loose_of_.
+  // segment and group. Of whoever holds rebuild_mutex_, like the two after it.
   std::map<std::pair<std::uint32_t, std::uint64_t>, std::array<std::uint64_t, kGroupWords>> loose_;
   std::uint32_t loose_of_ = 0;  // view
+  std::array<std::uint64_t, gsm::kMaxNodes> loose_settled_{};  // SegmentState.settled, before that
   std::mutex rebuild_mutex_;
   std::atomic<bool> left_{false};        // another instance has this one's place, or is about to
   std::atomic<std::uint32_t> inside_{0};  // calls that write to shared memory

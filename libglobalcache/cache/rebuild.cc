@@ -360,7 +360,8 @@ void GlobalCache::settle_space() {
   }
 
   bool complete = true;
-  const bool again = loose_of_ == view;
+  // Not if it was undone since: then there is more that is nobody's than what was left.
+  const bool again = loose_of_ == view && loose_settled_ == settled;
   decltype(loose_) left;
   for (const Link link : loose) {
     if (blocks.count(link.value) != 0) continue;
@@ -401,6 +402,7 @@ void GlobalCache::settle_space() {
   }
   loose_ = std::move(left);
   loose_of_ = view;
+  loose_settled_ = settled;
   for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
     if (memory_.lost(segment)) continue;
     for (std::uint64_t i = 0; i < g.buckets; ++i) {
