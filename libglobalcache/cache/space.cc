@@ -378,7 +378,9 @@ bool Space::set_bits(std::uint32_t segment, std::uint64_t number, std::uint64_t 
   OpRecord& record = op.record();
   record.a.store(Extent::make(segment, number * kGroupUnits, 1, memory_.incarnation(segment)).value, kRelaxed);
   record.b.store(0, kRelaxed);
-  set_phase(record, Phase::kLocking);
+  // What an orphan's lock says of the bits is gone when it is stolen: not even a death right then may leave
+  // them as they are.
+  set_phase(record, orphaned ? Phase::kSetting : Phase::kLocking);
   const runtime::LockRef ref = memory_.lock_ref(segment, group.lock);
   if (orphaned ? !op.steal(group.lock, ref, lock) : !op.try_lock(group.lock, ref)) return false;
   // What was nobody's still is, if the lock stood still since: its word counts how often it was taken.
