@@ -425,24 +425,6 @@ void add_views(std::vector<Operation>& all) {
                    return joined(w, m) && s.name == "two nodes";
                  },
                  propose});
-  all.push_back({"admit a segment", kVictim,
-                 [](World& w, const StartState& s, unsigned m) {
-                   if (!joined(w, m) || s.name != "two nodes") return false;
-                   w.as(m, [&] {
-                     runtime::Views views(*w.state().domain);
-                     views.look();
-                     w.note_view(views.propose({2, 3, 2}));
-                     views.area(0).view.word.store(0);
-                   });
-                   return true;
-                 },
-                 [](World& w, const StartState&, unsigned) {
-                   runtime::Views views(*w.state().domain);
-                   runtime::View want = views.look();
-                   ++want.generation;
-                   want.segments = 3;
-                   w.note_view(views.propose(want));
-                 }});
 }
 
 // What goes on while a segment is lost, and after it.

@@ -2,6 +2,7 @@
 #include "tests/killpoints/world.h"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdarg>
@@ -34,28 +35,31 @@ std::uint32_t size_of(const WorldState& state, unsigned key, unsigned version) {
 }
 
 // What a version of a key is made of. Kept for good, outside of what is rewound: made anew at every look
-// it took most of a campaign's time. A shorter body is the beginning of a longer one.
+// it took most of a campaign's time. A shorter body is the beginning of a longer one. Mapped before any
+// actor runs: one that dies in the middle of malloc(3) would leave a heap that nobody can use.
+constexpr std::size_t kMostBody = 1 << 17;
+constexpr std::size_t kVersions = 32;
+std::byte* const all_bodies = static_cast<std::byte*>(
+    ::mmap(nullptr, kKeys * kVersions * kMostBody, PROT_READ | PROT_WRITE,
+           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+std::array<std::array<std::size_t, kVersions>, kKeys> made_of_bodies{};  // bytes
+
 std::span<const std::byte> body_of(unsigned key, unsigned version, std::size_t bytes) {
-  struct Body {
-    std::byte* at = nullptr;
-    std::size_t bytes = 0;
-  };
-  static std::array<std::array<Body, 32>, kKeys> bodies;
-  Body& body = bodies[key][version];
-  if (body.bytes < bytes) {
-    std::free(body.at);
+  if (all_bodies == MAP_FAILED || version >= kVersions || bytes > kMostBody) std::abort();
+  std::byte* const at = all_bodies + (key * kVersions + version) * kMostBody;
+  std::size_t& made = made_of_bodies[key][version];
+  if (made < bytes) {
     const std::size_t words = (bytes + 7) / 8;
-    body = {static_cast<std::byte*>(std::malloc(words * 8)), words * 8};
-    if (body.at == nullptr) std::abort();
     std::uint64_t x = (static_cast<std::uint64_t>(key) << 32 | version) * 0x9e3779b97f4a7c15ULL + 1;
     for (std::size_t i = 0; i < words; ++i) {
       x ^= x << 13;
       x ^= x >> 7;
       x ^= x << 17;
-      std::memcpy(body.at + i * 8, &x, 8);
+      std::memcpy(at + i * 8, &x, 8);
     }
+    made = words * 8;
   }
-  return {body.at, bytes};
+  return {at, bytes};
 }
 
 }  // namespace
