@@ -415,7 +415,8 @@ TEST_F(CollapsingTest, HalfOfTheThreadsWaitAndTheNextAsksTheOrigin) {
   ASSERT_TRUE(filler.end());
   for (const auto& thread : threads) {
     thread->thread.join();
-    EXPECT_EQ(thread->outcome, MCS_RESPONSE);
+    // Whoever looks before the end gets what there is.
+    EXPECT_TRUE(thread->outcome == MCS_RESPONSE || thread->outcome == MCS_FOLLOW) << thread->outcome;
   }
   connection.close();
   EXPECT_EQ(cache::Pins::area(*httpd_->instance, httpd_->instance->slot_number()).waiting.load(), 0U);
