@@ -495,7 +495,7 @@ bool Domain::renew(std::uint32_t node) {
   return true;
 }
 
-Result<void> Domain::restore(std::uint32_t node, const Format& format) {
+Result<void> Domain::restore(std::uint32_t node, const Format& format, bool unused) {
   if (on_device()) {
     return fail(ErrorCode::kInvalidArgument,
                 fmt::format("the segments of domain {} lie on a device, which only its owner can restore; "
@@ -526,7 +526,11 @@ Result<void> Domain::restore(std::uint32_t node, const Format& format) {
   for (std::uint32_t other = 0; other < node_count_; ++other) {
     incarnation = std::max(incarnation, newest_incarnation(path_, other));
   }
-  if (former.incarnation() == newest_incarnation(path_, node) && former.answers()) {
+  if (former.incarnation() != newest_incarnation(path_, node)) {
+    return fail(ErrorCode::kBusy, fmt::format("node {} of domain {} has just been restored; look again",
+                                              node, name_));
+  }
+  if (!unused && former.answers()) {
     return fail(ErrorCode::kExists, fmt::format("node {} of domain {} has lost nothing: its segment "
                                                 "answers; only lost memory is restored",
                                                 node, name_));
@@ -549,7 +553,14 @@ Result<void> Domain::restore(std::uint32_t node, const Format& format) {
   if (!made) return tl::unexpected(made.error());
   format(**made);
   (*made)->protect(0, kPageSize);
-  (void)!::chown(half.c_str(), owner.st_uid, owner.st_gid);
+  if (::chown(half.c_str(), owner.st_uid, owner.st_gid) != 0 &&
+      ::chown(half.c_str(), static_cast<uid_t>(-1), owner.st_gid) != 0) {
+    ::unlink(half.c_str());
+    return fail(ErrorCode::kPermission,
+                fmt::format("the new memory of node {} cannot be given to the owner and group of domain {}: {}; "
+                            "restore it as its owner or as root",
+                            node, name_, std::strerror(errno)));
+  }
   const std::string file = fmt::format("{}/segment.{}.{}", path_, node, header.incarnation);
   if (::rename(half.c_str(), file.c_str()) != 0) {
     return fail(ErrorCode::kSystem,

@@ -87,7 +87,8 @@ class Domain {
   /// it gets its name; its incarnation is higher than any in the domain. It is mapped here at once;
   /// others find it with renew(). The former file's memory is given back. kBusy: somebody else is
   /// restoring a segment of this domain. kExists: the segment is not lost.
-  Result<void> restore(std::uint32_t node, const Format& format);
+  /// `unused`: no view has the segment, so that it is made anew though it answers.
+  Result<void> restore(std::uint32_t node, const Format& format, bool unused = false);
 
   /// Remove a domain's files. Processes that have it mapped keep their memory until they leave.
   static Result<void> destroy(const std::string& path);

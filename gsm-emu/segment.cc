@@ -142,7 +142,17 @@ Result<std::unique_ptr<Segment>> Segment::open_on_device(const std::string& path
   std::unique_ptr<Segment> segment(new Segment);
   segment->on_device_ = true;
   segment->base_ = place.offset;
-  segment->fd_ = ::open(place.device.c_str(), O_RDWR | O_CLOEXEC);
+  // The domain's owner has written that name: what has effects when it is opened is not.
+  const int named = ::open(place.device.c_str(), O_PATH | O_CLOEXEC);
+  struct stat kind {};
+  if (named >= 0 && ::fstat(named, &kind) == 0 && S_ISREG(kind.st_mode)) {
+    segment->fd_ = ::open(fmt::format("/proc/self/fd/{}", named).c_str(), O_RDWR | O_CLOEXEC);
+  } else if (named >= 0) {
+    errno = EINVAL;
+  }
+  const int failed = errno;
+  if (named >= 0) ::close(named);
+  errno = failed;
   if (segment->fd_ < 0) return tl::unexpected(system_error("cannot open " + place.device, errno));
   struct stat info {};
   if (::fstat(segment->fd_, &info) != 0 || place.offset % kPageSize != 0 ||

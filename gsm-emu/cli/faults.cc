@@ -199,7 +199,11 @@ int restore(const Common& common, std::uint32_t node) {
     without.segments = static_cast<std::uint16_t>(view.segments & ~bit);
     view = views.propose(without);
   }
-  if (const auto made = domain.restore(node, cache::format); !made) return fail_with(made.error());
+  // Another one who restored it may have ended before the view had it: nobody uses what that one made.
+  const bool unused = view.generation != 0 && !view.has_segment(node);
+  if (const auto made = domain.restore(node, cache::format, unused); !made) {
+    return fail_with(made.error());
+  }
   const std::uint64_t incarnation = domain.segment(node).incarnation();
   view = views.look();
   for (std::uint32_t other = 0; other < domain.node_count(); ++other) {

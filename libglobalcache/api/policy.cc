@@ -113,7 +113,8 @@ size_t mcs_policy_directives(const mcs_directive** directives) try {
 int mcs_policy_is_local(const mcs_directive* directive) {
   static constexpr std::string_view kOfTheServer[] = {
       "key_base", "key_port", "purge",        "site",     "quota",     "reserve",
-      "lock",     "lock_age", "lock_timeout", "lock_busy", "max_ranges"};
+      "lock",     "lock_age", "lock_timeout", "lock_busy", "max_ranges",
+      "max_object"};
   return std::find(std::begin(kOfTheServer), std::end(kOfTheServer), directive->nginx_name) ==
                  std::end(kOfTheServer)
              ? 1

@@ -70,7 +70,9 @@ bool GlobalCache::bring_here(Link link, std::uint64_t hash2, std::uint64_t& byte
 // False: the entry has changed, and it is the copy that is gone.
 bool GlobalCache::replace_moved(Link copy, Descriptor& d, Link moved, std::uint64_t word) {
   inherit_use(copy, moved);
-  if (retire_as(moved, *memory_.resolve(moved), word)) return true;
+  Descriptor* from = memory_.resolve(moved);
+  // Lost meanwhile: the copy is all there is.
+  if (from == nullptr || retire_as(moved, *from, word)) return true;
   // Not settled: what it would replace stays.
   for (std::uint64_t seen = d.state.load(kAcquire);
        EntryWord::state(seen) == EntryState::kSealed && EntryWord::version(seen) == copy.version();

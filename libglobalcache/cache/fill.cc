@@ -211,7 +211,9 @@ bool Fill::commit(std::int64_t checked_ms) {
   std::size_t blocks = extents_.size() / kOverflowExtents + 1;
   for (Link link{overflow}; !link.is_end(); --blocks) {
     Overflow* block = blocks == 0 ? nullptr : cache_->memory_.resolve_overflow(link);
-    if (block == nullptr) {
+    const std::uint64_t word = block == nullptr ? 0 : block->state.load(kAcquire);
+    if (EntryWord::state(word) != EntryState::kOverflow ||
+        EntryWord::version(word) != link.version()) {
       abort();
       return false;
     }

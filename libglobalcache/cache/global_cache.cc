@@ -197,9 +197,13 @@ FindResult GlobalCache::find(const Key& key, Hit& hit) {
 // view, in which it may be right.
 bool GlobalCache::count_damage(std::uint32_t segment) {
   bool lost = memory_.moved();
+  bool any = false;
   for (std::uint32_t other = 0; other < memory_.nodes(); ++other) {
     lost = lost || (memory_.has_segment(other) && memory_.lost(other));
+    any = any || !memory_.lost(other);
   }
+  // With nothing left to look in the tick finds what comes back.
+  if (!any) return false;
   if (lost) return memory_.look_after();
   if (index_is_whole()) memory_.state(segment).damage.fetch_add(1, kRelaxed);
   return false;
@@ -309,14 +313,20 @@ Begin GlobalCache::begin_for(const Key& key, std::uint32_t site, Fill& fill, Lin
       const std::uint32_t segment = (instance_.node() + n) % memory_.nodes();
       if (memory_.lost(segment)) continue;
       link = space_.claim_descriptor(segment, EntryState::kFilling, intent);
-      if (link.value == 0 && n + 1 == memory_.nodes()) evict_some(instance_.node(), 1);
     }
+    if (link.value == 0) evict_some(own_or_next(), 1);
   }
   if (link.value == 0) {
     fills_used_.give_back(slot);
     return Begin::kNoSpace;
   }
-  Descriptor& d = *memory_.resolve(link);
+  Descriptor* at = memory_.resolve(link);
+  if (at == nullptr) {  // its segment has just left the view
+    note(intent, 0);
+    fills_used_.give_back(slot);
+    return Begin::kBusy;
+  }
+  Descriptor& d = *at;
   d.progress.store(0, kRelaxed);
   d.sealed[0].store(key.hash, kRelaxed);
   d.sealed[kHash2Word].store(key.hash2, kRelaxed);
@@ -430,6 +440,15 @@ void GlobalCache::wake_waiters(Link filling, const Descriptor& d) {
   }
 }
 
+// Where this process makes room first.
+std::uint32_t GlobalCache::own_or_next() const {
+  std::uint32_t segment = instance_.node();
+  for (std::uint32_t n = 0; memory_.lost(segment) && n < memory_.nodes(); ++n) {
+    segment = (segment + 1) % memory_.nodes();
+  }
+  return segment;
+}
+
 SpaceAnswer GlobalCache::make_room(Link entry, Descriptor& d, std::uint64_t units, bool local,
                                    std::vector<Extent>& out) {
   const std::uint32_t site = site_of(d);
@@ -453,7 +472,7 @@ SpaceAnswer GlobalCache::make_room(Link entry, Descriptor& d, std::uint64_t unit
     if (answer == SpaceAnswer::kLost || ++failures > 64 || fruitless > 4 + memory_.nodes()) {
       return answer;
     }
-    std::uint32_t segment = instance_.node();
+    std::uint32_t segment = own_or_next();
     if (failures == 1 && recall(units)) continue;
     if (failures > 4 && !local) segment = (segment + failures) % memory_.nodes();
     if (!evict_some(segment, std::min<std::uint64_t>(units, 4 * kGroupUnits))) ++fruitless;

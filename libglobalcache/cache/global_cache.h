@@ -10,7 +10,9 @@
 #include <functional>
 #include <map>
 #include <mutex>
+
 #include <optional>
+#include <set>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -375,6 +377,7 @@ class GlobalCache final : public runtime::RecoverySteps {
                    std::size_t n) const;
   bool read_copy(Hit& hit) const;
   bool load_hit(Link link, Descriptor& d, const Key& key, Hit& hit, Found& outcome);
+  std::uint32_t own_or_next() const;
   SpaceAnswer make_room(Link entry, Descriptor& d, std::uint64_t units, bool local,
                         std::vector<Extent>& out);
   Begin begin_for(const Key& key, std::uint32_t site, Fill& fill, Link seen, bool insist);
@@ -477,6 +480,7 @@ class GlobalCache final : public runtime::RecoverySteps {
   // Units that belonged to nobody when the space was compared last, in groups that were in use then; by
   // segment and group. Of whoever holds rebuild_mutex_, like the two after it.
   std::map<std::pair<std::uint32_t, std::uint64_t>, std::array<std::uint64_t, kGroupWords>> loose_;
+  std::set<std::uint64_t> loose_blocks_;  // links of overflow blocks that no entry named
   std::uint32_t loose_of_ = 0;  // view
   std::array<std::uint64_t, gsm::kMaxNodes> loose_settled_{};  // SegmentState.settled, before that
   std::mutex rebuild_mutex_;

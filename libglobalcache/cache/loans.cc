@@ -23,7 +23,8 @@ std::span<const std::uint32_t> Loans::lenders(std::uint32_t node, std::uint64_t 
   for (std::uint32_t i = 1; i < memory_.nodes(); ++i) {
     const std::uint32_t other = (node + i) % memory_.nodes();
     free[other] = free_units(other);
-    if (free[other] >= reserve() + units) out[n++] = other;
+    // Who has lost its own memory has no other.
+    if (free[other] >= (memory_.lost(node) ? 0 : reserve()) + units) out[n++] = other;
   }
   std::stable_sort(out.begin(), out.begin() + n,
                    [&](std::uint32_t a, std::uint32_t b) { return free[a] > free[b]; });
@@ -35,7 +36,7 @@ bool Loans::take(std::uint32_t segment, std::uint32_t node, std::uint32_t home,
   if (memory_.nodes() == 1) return true;
   LoanTable& counts = table(segment);
   const std::uint64_t used = counts.used.fetch_add(units, kRelaxed) + units;
-  if (segment != node && static_cast<std::int64_t>(used) >
+  if (segment != node && !memory_.lost(node) && static_cast<std::int64_t>(used) >
                              static_cast<std::int64_t>(capacity() - reserve())) {
     counts.used.fetch_sub(units, kRelaxed);
     return false;

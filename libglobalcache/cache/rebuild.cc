@@ -363,9 +363,17 @@ void GlobalCache::settle_space() {
   // Not if it was undone since: then there is more that is nobody's than what was left.
   const bool again = loose_of_ == view && loose_settled_ == settled;
   decltype(loose_) left;
+  // One of a fill that goes on may have been claimed when its entry had been looked at: what is loose in
+  // two passes is.
+  decltype(loose_blocks_) left_blocks;
   for (const Link link : loose) {
     if (blocks.count(link.value) != 0) continue;
-    space_.free_orphaned_block(link);
+    if (again && loose_blocks_.count(link.value) != 0) {
+      space_.free_orphaned_block(link);
+    } else {
+      left_blocks.insert(link.value);
+      complete = false;
+    }
   }
   for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
     for (std::uint64_t i = 0; i < groups[segment].size(); ++i) {
@@ -401,6 +409,7 @@ void GlobalCache::settle_space() {
     }
   }
   loose_ = std::move(left);
+  loose_blocks_ = std::move(left_blocks);
   loose_of_ = view;
   loose_settled_ = settled;
   for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {

@@ -211,6 +211,7 @@ bool Space::attach(OpRecord& op, Link entry, Descriptor& d, Extent extent) {
                                        claimer_of(op, instance_.own()));
     if (link.value == 0) return false;
     overflow = memory_.resolve_overflow(link);
+    if (overflow == nullptr) return false;  // its segment has just left the view
     overflow->next.store(Link::kEnd, kRelaxed);
     for (Word& word : overflow->extents) word.store(0, kRelaxed);
     Word* last = &d.overflow;
@@ -274,6 +275,7 @@ SpaceAnswer Space::grow(Link entry, Descriptor& d, std::uint64_t units, std::uin
                         bool local, Extent& got) {
   const std::uint64_t groups = memory_.geometry().groups;
   if (groups == 0) return SpaceAnswer::kFull;
+  if (memory_.resolve(entry) == nullptr) return SpaceAnswer::kLost;
   // What follows whole pages in one entry gets whole pages too: the body is sent from its pages
   // only if all of it lies so.
   const Extent begin{count(d) > 0 ? d.sealed[kExtentWord].load(kRelaxed) : 0};
@@ -320,7 +322,7 @@ SpaceAnswer Space::grow(Link entry, Descriptor& d, std::uint64_t units, std::uin
   if (answer == SpaceAnswer::kFull && !local && memory_.nodes() > 1) {
     std::array<std::uint32_t, gsm::kMaxNodes> others;
     for (const std::uint32_t lender : loans_.lenders(instance_.node(), min_units, others)) {
-      answer = look_in(lender, loans_.lendable(lender));
+      answer = look_in(lender, memory_.lost(instance_.node()) ? kGroupUnits : loans_.lendable(lender));
       if (answer != SpaceAnswer::kFull) break;
     }
   }
@@ -328,7 +330,9 @@ SpaceAnswer Space::grow(Link entry, Descriptor& d, std::uint64_t units, std::uin
 }
 
 void Space::free_block(Link block, std::uint64_t word) {
-  Descriptor& d = *memory_.resolve(block);
+  Descriptor* at = memory_.resolve(block);
+  if (at == nullptr) return;
+  Descriptor& d = *at;
   d.overflow.store(Link::kEnd, kRelaxed);
   d.sealed[kCountWord].store(0, kRelaxed);
   if (d.state.compare_exchange_strong(word, EntryWord::make(block.version(), EntryState::kFree, 0),

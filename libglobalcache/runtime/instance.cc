@@ -120,11 +120,14 @@ Result<std::unique_ptr<Instance>> Instance::join(gsm::Domain& domain, Liveness& 
   domain.set_viewer(options.node);
   const auto per_node = static_cast<std::uint32_t>(self->geometry_.slots_per_node);
   const std::uint32_t first = options.node * per_node;
+  const std::optional<View> view = self->views_.current();
   for (const bool inherit : {false, true}) {
     if (inherit && !options.may_inherit) break;
     for (std::uint32_t n = 0; n < self->slot_count_; ++n) {
       const std::uint32_t number = (first + n) % self->slot_count_;
       gsm::Segment& segment = self->home_segment(number);
+      // Parts of it may still answer: who joined there would have to join anew at once.
+      if (segment.lost() || (view && !view->has_segment(number / per_node))) continue;
       self->home_ = &segment;
       if (inherit ? !self->inherit(number) : !self->take(number)) continue;
       self->own_window_ = segment.writable_window(

@@ -133,11 +133,13 @@ void add_fills(std::vector<Operation>& all) {
   all.push_back({"announce wait", kVictim, other_fills, [](World& w, const StartState&, unsigned m) {
                    cache::Hit hit;
                    const auto found = mine(w, m).find(w.key(m, kBig), hit);
+                   if (found.found == cache::Found::kHit) mine(w, m).release(hit);
                    mine(w, m).announce_wait(found.filling);
                  }});
   all.push_back({"pass over", kVictim, other_fills, [](World& w, const StartState&, unsigned m) {
                    cache::Hit hit;
                    const auto found = mine(w, m).find(w.key(m, kBig), hit);
+                   if (found.found == cache::Found::kHit) mine(w, m).release(hit);
                    mine(w, m).pass_over(found.filling);
                    w.put(m, kBig, 2 + m);
                  }});
