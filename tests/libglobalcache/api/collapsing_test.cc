@@ -438,8 +438,9 @@ TEST_F(CollapsingTest, OfProcessesWithOneThreadHalfWait) {
   }
   Exchange third(children[2], policy_.get(), {});
   EXPECT_EQ(third.begin(), MCS_FORWARD);
-  policy_.set("lock_busy 503");
-  Exchange fourth(children[3], policy_.get(), {});
+  // The others are using theirs.
+  const TestPolicy strict{"lock_timeout 60s", "lock_age 60s", "lock_busy 503"};
+  Exchange fourth(children[3], strict.get(), {});
   EXPECT_EQ(fourth.begin(), MCS_RESPONSE);
   EXPECT_EQ(fourth.reply().status, 503);
   ASSERT_EQ(filler.head(200, kFresh), MCS_STORE);
