@@ -148,11 +148,11 @@ Result<void> admit_others(const std::string& build, const Ids& ids, unsigned mod
 // Beside the liveness bytes of slots and agents, which lie below and above.
 constexpr off_t kRestoreByte = (1 << 20) - 1;
 
-std::uint64_t newest_incarnation(const std::string& path, std::uint32_t wanted) {
+// 0: none can be seen, or `error`.
+std::uint64_t newest_incarnation(const std::string& path, std::uint32_t wanted,
+                                 std::error_code& error) {
   std::uint64_t newest = 0;
-  std::error_code ignored;
-  for (fs::directory_iterator it(path, ignored), end; !ignored && it != end;
-       it.increment(ignored)) {
+  for (fs::directory_iterator it(path, error), end; !error && it != end; it.increment(error)) {
     unsigned node = 0;
     unsigned long long incarnation = 0;
     const std::string file = it->path().filename();
@@ -161,6 +161,10 @@ std::uint64_t newest_incarnation(const std::string& path, std::uint32_t wanted) 
     }
   }
   return newest;
+}
+std::uint64_t newest_incarnation(const std::string& path, std::uint32_t wanted) {
+  std::error_code ignored;
+  return newest_incarnation(path, wanted, ignored);
 }
 
 // Whether memory was taken away from a segment: its file is shorter than its header says, or has not
@@ -477,14 +481,41 @@ void Domain::add(std::uint32_t node, std::unique_ptr<Segment> segment) {
   node_count_ = std::max(node_count_, node + 1);
 }
 
+void Domain::set_reach(std::uint32_t node, const std::string& trouble) {
+  trouble_[node] = trouble;
+  if (trouble.empty()) {
+    unreached_.fetch_and(~(1U << node), std::memory_order_acq_rel);
+  } else {
+    unreached_.fetch_or(1U << node, std::memory_order_acq_rel);
+  }
+}
+
+std::string Domain::out_of_reach(std::uint32_t node) const {
+  const std::lock_guard lock(mutex_);
+  return trouble_[node];
+}
+
 bool Domain::renew(std::uint32_t node) {
   if (path_.empty()) return false;
   const std::lock_guard lock(mutex_);
   const SegmentHeader& have = segment(node).header();
-  const std::uint64_t newest = newest_incarnation(path_, node);
+  set_reach(node, "");
+  // Only what does not answer is ever replaced.
+  if (segment(node).answers()) return false;
+  std::error_code error;
+  const std::uint64_t newest = newest_incarnation(path_, node, error);
+  if (error && error != std::errc::no_such_file_or_directory) {
+    set_reach(node, fmt::format("cannot read {}: {}{}", path_, error.message(), remedy_for(error.value())));
+  }
   if (newest <= have.incarnation) return false;
   auto opened = Segment::open(fmt::format("{}/segment.{}.{}", path_, node, newest), have.layout_hash);
-  if (!opened) return false;
+  if (!opened) {
+    const ErrorCode code = opened.error().code;
+    if (code == ErrorCode::kPermission || code == ErrorCode::kSystem) {
+      set_reach(node, opened.error().message);
+    }
+    return false;
+  }
   const SegmentHeader& header = (*opened)->header();
   if (header.node != node || header.domain_id != have.domain_id || header.size != have.size ||
       header.incarnation != newest || header.meta_bytes != have.meta_bytes ||

@@ -79,10 +79,17 @@ class Domain {
   static std::unique_ptr<Domain> in_memory(const DomainSpec& spec, const Geometry& geometry,
                                            const Format& format);
 
-  /// Put the node's newest segment file in the place of the one that is mapped, if its incarnation is
-  /// higher. What was mapped before stays mapped, at its address, until the domain is closed: others
-  /// may be reading there. False: there is none, or it does not belong to this domain. Thread-safe.
+  /// Put the node's newest segment file in the place of the one that is mapped, if that does not answer
+  /// and the file's incarnation is higher. What was mapped before stays mapped, at its address, until the
+  /// domain is closed: others may be reading there. False: there is none, it does not belong to this
+  /// domain, or it is out of this process's reach. Thread-safe.
   bool renew(std::uint32_t node);
+  /// Why renew() could not tell, or not map what is there: no file descriptor is left, or no permission.
+  /// That is this process's own trouble, and says nothing about the memory. Empty: nothing is.
+  std::string out_of_reach(std::uint32_t node) const;
+  bool is_out_of_reach(std::uint32_t node) const {
+    return (unreached_.load(std::memory_order_acquire) >> node & 1) != 0;
+  }
   /// A new segment file for `node`, in the place of one that is lost, initialised by `format` before
   /// it gets its name; its incarnation is higher than any in the domain. It is mapped here at once;
   /// others find it with renew(). The former file's memory is given back. kBusy: somebody else is
@@ -119,8 +126,11 @@ class Domain {
   std::string name_;
   std::uint32_t node_count_ = 0;
   std::array<std::atomic<Segment*>, kMaxNodes> current_{};
-  std::mutex mutex_;
+  void set_reach(std::uint32_t node, const std::string& trouble);
+  mutable std::mutex mutex_;
   std::vector<std::unique_ptr<Segment>> mapped_;  // all that ever were; the pointers above look here
+  std::array<std::string, kMaxNodes> trouble_;    // why a node's newest segment is not among them
+  std::atomic<std::uint32_t> unreached_{0};       // bit per node that has trouble
   std::uint32_t viewer_ = 0;
 };
 

@@ -30,6 +30,9 @@ struct Error {
 template <typename T>
 using Result = tl::expected<T, Error>;
 
+/// What to do about an error of a system call, to be put behind its text; empty: nothing general.
+std::string remedy_for(int error);
+
 inline tl::unexpected<Error> fail(ErrorCode code, std::string message) {
   return tl::unexpected<Error>(Error{code, std::move(message)});
 }

@@ -20,6 +20,25 @@
 #include "gsm-emu/internal/place.h"
 #include "gsm-emu/internal/sent_pages.h"
 
+namespace mcs {
+
+std::string remedy_for(int error) {
+  switch (error) {
+    case EACCES:
+    case EPERM:
+      return "; run as the domain's owner or group, or create it with owner=, group= and mode=";
+    case EMFILE:
+    case ENFILE:
+      return "; allow more open files (ulimit -n, worker_rlimit_nofile)";
+    case ENOMEM:
+      return "; allow more address space (ulimit -v), or more mappings (vm.max_map_count)";
+    default:
+      return "";
+  }
+}
+
+}  // namespace mcs
+
 namespace mcs::gsm {
 
 namespace bip = boost::interprocess;
@@ -41,11 +60,7 @@ Error system_error(const std::string& what, int error) {
                          : error == ENOENT                 ? ErrorCode::kNotFound
                          : error == EEXIST                 ? ErrorCode::kExists
                                                            : ErrorCode::kSystem;
-  std::string remedy;
-  if (code == ErrorCode::kPermission) {
-    remedy = "; run as the domain's owner or group, or create it with owner=, group= and mode=";
-  }
-  return Error{code, fmt::format("{}: {}{}", what, std::strerror(error), remedy)};
+  return Error{code, fmt::format("{}: {}{}", what, std::strerror(error), remedy_for(error))};
 }
 
 Result<void> check_header(const SegmentHeader& header, const std::string& path, off_t file_size,

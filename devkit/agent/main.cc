@@ -9,6 +9,7 @@
 #include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <string>
 #include <thread>
 
 #include "libglobalcache/api/wake.h"
@@ -50,8 +51,16 @@ int run(const std::string& directory, const std::string& name, std::uint32_t nod
   bool ok = false;
   {
     runtime::Agent::Options watching = options;
+    watching.failed_checks = [&](std::uint32_t other) {
+      return cache.memory().state(other).damage.load(std::memory_order_relaxed);
+    };
+    std::string said;
     watching.watch = [&] {
       cache.look_after_memory();
+      if (std::string why = cache.memory().trouble(); why != said) {
+        said = std::move(why);
+        if (!said.empty()) std::fprintf(stderr, "mcs-agent: %s\n", said.c_str());
+      }
       // Its slot is gone with its segment. Whoever ticks next starts another agent.
       if (cache.is_homeless()) stop = true;
     };

@@ -83,6 +83,19 @@ void log_events(mcs_process& process) {
   }
 }
 
+// Memory that only this process cannot map: said when it begins, and when it is over.
+void tell_of_trouble(mcs_process& process) {
+  const std::string why = process.cache->memory().trouble();
+  if (why == process.trouble) return;
+  process.trouble = why;
+  const std::string& name = process.domain->name();
+  process.log(why.empty() ? 2 : 0,
+              why.empty() ? fmt::format("this process reaches all memory of domain {} again", name)
+                          : fmt::format("this process stores nothing in domain {} until it reaches all "
+                                        "of its memory: {}",
+                                        name, why));
+}
+
 // For longer than the hang limit, and in several looks: this process may have been stopped too.
 bool agent_hangs(mcs_process& process, runtime::InstanceId agent) {
   constexpr unsigned kLooks = 5;
@@ -280,6 +293,7 @@ void mcs_tick(mcs_process* process) try {
   if (!lock.owns_lock()) return;
   process->instance->tick();
   process->cache->tick();
+  api::tell_of_trouble(*process);
   if (process->cache->is_homeless()) api::rejoin(*process);
   process->cache->bring_near();
   constexpr unsigned kTicks = 8;  // about two seconds

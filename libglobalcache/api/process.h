@@ -104,6 +104,7 @@ struct mcs_process {
     std::uint64_t unready = 0;
   };
   std::vector<EventsSeen> events_seen;
+  std::string trouble;  // Memory::trouble(), as it was logged last
 
   /// Whether a body of this size is copied and verified before a byte of it leaves.
   bool copies(std::uint64_t bytes) const {

@@ -176,7 +176,7 @@ Append Fill::write(std::span<const std::byte> bytes) {
 bool Fill::commit(std::int64_t checked_ms) {
   if (cache_ == nullptr) return false;
   const Inside inside(*cache_);
-  if (!inside || cache_->instance_.expelled()) {
+  if (!inside || cache_->instance_.expelled() || cache_->memory_.out_of_reach()) {
     abort();
     return false;
   }
@@ -256,6 +256,8 @@ bool Fill::commit(std::int64_t checked_ms) {
     if (!its.sweep_entry(link_, d) && !its.retire_settled(link_, d)) its.retire_as_orphan(link_, d);
     its.settle(link_, d, hash_, key_);
   }
+  // There is a view that this process cannot act upon, and whether others saw the seal it cannot tell.
+  if (kept && its.memory_.out_of_reach() && !its.retire_settled(link_, d)) its.retire_as_orphan(link_, d);
   // Before the record is cleared, by which a recoverer knows for whom to do it.
   cache_->wake_waiters(link_, d);
   cache_->fill_links_[static_cast<std::size_t>(slot_)].store(0, kRelaxed);

@@ -302,7 +302,7 @@ Begin GlobalCache::begin(const Key& key, Fill& fill, Link seen, bool insist) {
 Begin GlobalCache::begin_for(const Key& key, std::uint32_t site, Fill& fill, Link seen,
                              bool insist) {
   const Inside inside(*this);
-  if (!inside || instance_.expelled()) return Begin::kBusy;
+  if (!inside || instance_.expelled() || memory_.out_of_reach()) return Begin::kBusy;
   const std::uint32_t view = memory_.generation();
   const int slot = fills_used_.claim();
   if (slot < 0) return Begin::kNoSpace;
@@ -494,6 +494,7 @@ bool GlobalCache::unlink(Link link, Descriptor& d) {
     }
     // Whoever rebuilds the index in a later view may have linked it there before it was retired.
     if ((memory_.moved() && memory_.adopt()) || memory_.generation() != view) continue;
+    if (memory_.out_of_reach()) return false;
     break;
   }
   std::uint64_t word = d.state.load(kAcquire);

@@ -429,6 +429,7 @@ class GlobalCache final : public runtime::RecoverySteps {
   bool keep_quota(std::uint32_t site, std::uint64_t units);
   // Rebuilding, see rebuild.cc.
   friend class Inside;
+  void carry_over();
   bool rebuild();
   bool sweep_chains(std::uint32_t segment, std::uint32_t part);
   bool sweep_entries(std::uint32_t segment, std::uint32_t part);
@@ -476,13 +477,14 @@ class GlobalCache final : public runtime::RecoverySteps {
   // What the words in use should say.
   std::array<Word, kFills> fill_links_{};
   std::array<Word, kLimbo> limbo_links_{};
-  mutable std::atomic<std::uint32_t> whole_{0};  // view for which the index is known to be whole
+  mutable std::atomic<std::uint32_t> whole_{0};  // a view in which the index was known to be whole
   // Units that belonged to nobody when the space was compared last, in groups that were in use then; by
-  // segment and group. Of whoever holds rebuild_mutex_, like the two after it.
+  // segment and group. Of whoever holds rebuild_mutex_, like the others before that.
   std::map<std::pair<std::uint32_t, std::uint64_t>, std::array<std::uint64_t, kGroupWords>> loose_;
   std::set<std::uint64_t> loose_blocks_;  // links of overflow blocks that no entry named
   std::uint32_t loose_of_ = 0;  // view
   std::array<std::uint64_t, gsm::kMaxNodes> loose_settled_{};  // SegmentState.settled, before that
+  std::uint32_t carried_ = 0;  // view; likewise
   std::mutex rebuild_mutex_;
   std::atomic<bool> left_{false};        // another instance has this one's place, or is about to
   std::atomic<std::uint32_t> inside_{0};  // calls that write to shared memory

@@ -47,7 +47,10 @@ Memory::Memory(gsm::Domain& domain)
     view.generation = 0;
   }
   const std::lock_guard lock(mutex_);
+  const bool reached = reaches_all(view);
   use(view);
+  // Nothing is a later view than none.
+  if (!reached) word_.store(0, std::memory_order_seq_cst);
 }
 
 bool Memory::moved() const {
@@ -64,19 +67,41 @@ bool Memory::adopt() {
   const std::lock_guard lock(mutex_);
   const std::uint64_t before = word_.load(std::memory_order_relaxed);
   const runtime::View view = views_.look();
-  return view.generation != 0 && view.word() != before && use(view);
+  return view.generation != 0 && view.word() != before && reaches_all(view) && use(view);
+}
+
+std::string Memory::trouble() const {
+  for (std::uint32_t node = 0; out_of_reach() && node < nodes_; ++node) {
+    if (std::string why = domain_.out_of_reach(node); !why.empty()) return why;
+  }
+  return "";
+}
+
+// Where keys live follows from the incarnations of all segments, so a view is acted upon as a whole.
+bool Memory::reaches_all(const runtime::View& view) {
+  bool all = true;
+  for (std::uint32_t node = 0; node < nodes_; ++node) {
+    if (!view.has_segment(node)) continue;
+    domain_.renew(node);
+    all = all && !domain_.is_out_of_reach(node);
+  }
+  out_of_reach_.store(!all, std::memory_order_release);
+  return all;
 }
 
 bool Memory::look_after() {
   {
     const std::lock_guard lock(mutex_);
     runtime::View view = views_.look();
+    // One that is mapped as this view has it can only be replaced in a later one.
+    const bool adopted = view.word() == word_.load(std::memory_order_relaxed);
     std::uint16_t answering = 0;
     for (std::uint32_t node = 0; node < nodes_; ++node) {
       if (!view.has_segment(node)) continue;
       gsm::Segment& segment = domain_.segment(node);
       // One that came back since this process looked last is not the one that is lost here.
-      if (segment.answers() || (domain_.renew(node) && domain_.segment(node).answers())) {
+      if (segment.answers() || (domain_.renew(node) && domain_.segment(node).answers()) ||
+          (!adopted && domain_.is_out_of_reach(node))) {
         answering = static_cast<std::uint16_t>(answering | 1U << node);
       }
     }
@@ -92,9 +117,9 @@ bool Memory::look_after() {
 }
 
 bool Memory::use(const runtime::View& view) {
+  bool same = word_.load(std::memory_order_relaxed) != 0;
   for (std::uint32_t node = 0; node < nodes_; ++node) {
     const bool member = view.has_segment(node);
-    if (member) domain_.renew(node);
     gsm::Segment& segment = domain_.segment(node);
     const Place& had = at(node);
     if (had.segment == &segment && had.member == member) continue;
@@ -114,7 +139,9 @@ bool Memory::use(const runtime::View& view) {
     place->view = &views_.area(node).view.word;
     places_[node].store(place.get(), std::memory_order_release);
     all_.push_back(std::move(place));
+    same = false;
   }
+  if (!same) same_since_.store(view.generation, std::memory_order_release);
   find_homes();
   word_.store(view.word(), std::memory_order_seq_cst);
   return true;

@@ -99,6 +99,9 @@ class Memory {
   std::uint32_t generation() const {
     return static_cast<std::uint32_t>(word_.load(std::memory_order_seq_cst) >> 32) & 0xffffff;
   }
+  /// The earliest view with these segments, of those that this process knows of: between it and
+  /// generation() only members came and went. Look at generation() before.
+  std::uint32_t same_since() const { return same_since_.load(std::memory_order_acquire); }
   bool has_segment(std::uint32_t segment) const { return at(segment).member; }
   std::uint64_t incarnation(std::uint32_t segment) const { return at(segment).incarnation; }
   /// Changes whenever something else lies in the segment's place.
@@ -110,6 +113,12 @@ class Memory {
   bool moved() const;
   /// Work in the latest view from now on. True: it is another one.
   bool adopt();
+  /// The latest view has a segment that this process cannot map, for a reason of its own. It goes on in
+  /// the view before, finds what it finds there, and must not begin or publish anything; adopt() tries
+  /// again. Not evidence that memory is lost.
+  bool out_of_reach() const { return out_of_reach_.load(std::memory_order_acquire); }
+  /// The reason, for people; empty: nothing is out of reach.
+  std::string trouble() const;
   /// Look for memory that does not answer, at the price of a system call for each segment, and if there
   /// is any propose a view without it. Then adopt().
   bool look_after();
@@ -231,6 +240,7 @@ class Memory {
   std::byte* base(std::uint32_t segment) const { return at(segment).base; }
   gsm::Segment& former(std::uint32_t segment, std::uint64_t link_incarnation) const;
   bool use(const runtime::View& view);
+  bool reaches_all(const runtime::View& view);
   void find_homes();
 
   static constexpr std::uint64_t kLinkFixed = Link::make(15, 63, 0, 0).value | 0xff;
@@ -244,7 +254,9 @@ class Memory {
   std::array<std::atomic<const Place*>, gsm::kMaxNodes> places_;
   // By the high bits of the hash; the bucket within the segment uses the low ones.
   std::array<std::atomic<std::uint8_t>, 1U << kHomeBits> homes_{};
-  std::atomic<std::uint64_t> word_{0};  // of the view; stored after the two above
+  std::atomic<std::uint32_t> same_since_{0};
+  std::atomic<std::uint64_t> word_{0};  // of the view; stored after the three above
+  std::atomic<bool> out_of_reach_{false};
   runtime::Views views_;
   mutable std::mutex mutex_;  // for all below
   std::vector<std::unique_ptr<const Place>> all_;

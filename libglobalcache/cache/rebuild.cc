@@ -75,18 +75,41 @@ void GlobalCache::look_after_memory() {
   const Inside inside(*this);
   if (!inside || is_homeless()) return;
   const std::unique_lock lock(rebuild_mutex_, std::try_to_lock);
-  if (!lock.owns_lock()) return;
+  if (!lock.owns_lock() || memory_.out_of_reach()) return;
+  carry_over();
   if (!index_is_whole()) rebuild();
   if (index_is_whole() && !space_is_settled()) settle_space();
 }
 
+// Where only members have come or gone nothing has to be done again. Who joins later cannot know that.
+void GlobalCache::carry_over() {
+  const std::uint32_t view = memory_.generation();
+  const std::uint32_t since = memory_.same_since();
+  if (carried_ == view) return;
+  for (std::uint32_t segment = 0; since < view && segment < memory_.nodes(); ++segment) {
+    if (memory_.lost(segment)) continue;
+    SegmentState& state = memory_.state(segment);
+    for (Word& swept : state.swept) {
+      if (swept.load(kAcquire) >= since) raise(swept, view);
+    }
+    std::uint64_t settled = state.settled.load(kAcquire);
+    const std::uint32_t done = Settled::generation(settled);
+    if (done >= since && done < view) {
+      state.settled.compare_exchange_strong(settled, Settled::in(settled, view),
+                                            std::memory_order_acq_rel);
+    }
+  }
+  carried_ = view;
+}
+
 bool GlobalCache::index_is_whole() const {
   const std::uint32_t view = memory_.generation();
-  if (whole_.load(kAcquire) == view) return true;
+  const std::uint32_t since = memory_.same_since();
+  if (whole_.load(kAcquire) >= since) return true;
   for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
     if (!memory_.has_segment(segment)) continue;
     for (const Word& swept : memory_.state(segment).swept) {
-      if (swept.load(kAcquire) < view) return false;
+      if (swept.load(kAcquire) < since) return false;
     }
   }
   whole_.store(view, std::memory_order_release);
@@ -95,6 +118,7 @@ bool GlobalCache::index_is_whole() const {
 
 bool GlobalCache::rebuild() {
   const std::uint32_t view = memory_.generation();
+  const std::uint32_t since = memory_.same_since();
   const std::uint32_t begin = instance_.slot_number() * 0x9e3779b9U >> 16;
   bool whole = true;
   // All chains first: what is behind a cut is then seen to be in none.
@@ -105,7 +129,7 @@ bool GlobalCache::rebuild() {
       for (std::uint32_t i = 0; i < kSweepParts; ++i) {
         const std::uint32_t part = (begin + i) % kSweepParts;
         Word& swept = memory_.state(segment).swept[part];
-        if (swept.load(kAcquire) >= view) continue;
+        if (swept.load(kAcquire) >= since) continue;
         if (!entries) {
           whole = sweep_chains(segment, part) && whole;
           continue;
@@ -260,14 +284,14 @@ bool GlobalCache::retire_everywhere(Link kept, std::uint64_t hash, std::string_v
 }
 
 bool GlobalCache::space_is_settled() const {
-  const std::uint32_t view = memory_.generation();
+  const std::uint32_t since = memory_.same_since();
   bool settled = true;
   bool came_back = false;  // or went
   for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
     const bool has = memory_.has_segment(segment);
     came_back = came_back || !has || memory_.incarnation(segment) > 1;
     settled = settled &&
-              (!has || Settled::generation(memory_.state(segment).settled.load(kAcquire)) >= view);
+              (!has || Settled::generation(memory_.state(segment).settled.load(kAcquire)) >= since);
   }
   return settled || !came_back;
 }

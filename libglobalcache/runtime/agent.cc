@@ -429,6 +429,18 @@ std::uint64_t Agent::signs_of(std::uint32_t node) const {
   return sum;
 }
 
+// Changes while somebody waits in vain for a process of the node, or a check of its memory fails.
+std::uint64_t Agent::hints_of(std::uint32_t node) const {
+  std::uint64_t sum = options_.failed_checks ? options_.failed_checks(node) : 0;
+  for (std::uint32_t slot = 0; slot < instance_.slot_count(); ++slot) {
+    const SlotControl& control = instance_.control(slot);
+    const InstanceState state = StateWord::state(control.state.load(std::memory_order_acquire));
+    if (state == InstanceState::kFree || state == InstanceState::kInvalid) continue;
+    if (instance_.slot(slot).node == node) sum += control.blocked.load(std::memory_order_relaxed);
+  }
+  return sum;
+}
+
 void Agent::take_effect(const NodeWatch::Change& change) {
   const std::uint64_t agreed_ns = monotonic_ns();
   const unsigned expelled = instance_.expel_outsiders();
@@ -475,6 +487,8 @@ void Agent::watch_nodes(const std::atomic<bool>& stop) {
   if (!separate) {
     options.certainly_gone = [this](std::uint32_t node) { return has_ended(node); };
     options.signs = [this](std::uint32_t node) { return signs_of(node); };
+  } else {
+    options.hints = [this](std::uint32_t node) { return hints_of(node); };
   }
   NodeWatch watch(instance_.views(), instance_.domain(), instance_.node(), options);
   while (!stop.load(std::memory_order_acquire)) {

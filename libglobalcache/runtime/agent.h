@@ -55,6 +55,8 @@ class Agent {
     std::uint32_t node_limit_ms = 0;
     std::uint32_t beat_ms = 50;
     std::function<void()> watch = {};  // called every 20 ms
+    /// How many checks of a node's memory have failed so far; any thread. Empty: nobody counts.
+    std::function<std::uint64_t(std::uint32_t node)> failed_checks = {};
   };
   /// `instance` is active; `tick` is called about every 100 ms.
   Agent(Instance& instance, std::string domain_path, Options options, std::function<void()> tick);
@@ -96,6 +98,7 @@ class Agent {
   void take_effect(const NodeWatch::Change& change);
   bool has_ended(std::uint32_t node) const;
   std::uint64_t signs_of(std::uint32_t node) const;
+  std::uint64_t hints_of(std::uint32_t node) const;
 
   Instance& instance_;
   std::string path_;

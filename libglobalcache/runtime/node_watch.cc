@@ -40,7 +40,7 @@ void NodeWatch::beat(std::uint64_t now) {
     // The access may be what finds it out.
     views_.area(segment).view.word.load(std::memory_order_acquire);
     Loss& loss = losses_[segment];
-    if (!domain_.segment(segment).lost()) {
+    if (!domain_.segment(segment).lost() || domain_.is_out_of_reach(segment)) {
       reached = static_cast<std::uint16_t>(reached | bit(segment));
       loss.since_ns = 0;
     } else if (loss.since_ns == 0) {
@@ -71,10 +71,10 @@ void NodeWatch::forget_measurements(std::uint64_t now) {
   alone_since_ns_ = 0;
 }
 
-// What a node's memory says shortens what its silence must prove.
+// What a node's memory and its locks say shortens what its silence must prove, all of it together once.
 std::uint64_t NodeWatch::limit_ns(std::uint32_t node) const {
   const std::uint64_t limit = options_.limit_ms * 1000000ULL * doubt_;
-  return losses_[node].since_ns != 0 ? limit / 2 : limit;
+  return losses_[node].since_ns != 0 || others_[node].hinted ? limit / 2 : limit;
 }
 
 void NodeWatch::withdraw(std::uint32_t node, bool false_alarm, std::uint64_t now) {
@@ -99,6 +99,19 @@ bool NodeWatch::gives_signs(std::uint32_t node, std::uint64_t now) {
   return other.signs_ns > other.since_ns && now - other.signs_ns < limit_ns(node);
 }
 
+// Only what comes while its heartbeat stands: who beats may be waited for as long as it takes.
+void NodeWatch::look_for_hints(std::uint32_t node, std::uint64_t now) {
+  Other& other = others_[node];
+  if (!options_.hints || now - other.since_ns < 2ULL * options_.tick_ms * 1000000) {
+    other.followed = other.hinted = false;
+    return;
+  }
+  const std::uint64_t hints = options_.hints(node);
+  other.hinted = other.hinted || (other.followed && hints != other.hints);
+  other.hints = hints;
+  other.followed = true;
+}
+
 void NodeWatch::observe(const View& view, std::uint64_t now) {
   if (doubt_ > 1 && now - last_alarm_ns_ > kDoubtFadesNs) {
     doubt_ /= 2;
@@ -117,6 +130,7 @@ void NodeWatch::observe(const View& view, std::uint64_t now) {
       other.heartbeat = heartbeat;
       other.since_ns = now;
     }
+    look_for_hints(node, now);
     if (!view.has_member(node) || heartbeat == 0 || gives_signs(node, now)) {
       withdraw(node, false, now);
     } else if (now - other.since_ns >= limit_ns(node)) {

@@ -33,6 +33,9 @@ class NodeWatch {
     /// With certainly_gone: a number that changes while a process of the node gets on, its agent or
     /// not. Only a node that gives no such sign either is judged.
     std::function<std::uint64_t(std::uint32_t node)> signs;
+    /// A number that changes when something is wrong with a node's state: a check of it failed, or
+    /// somebody waited too long for a lock of one of its processes. Empty: nobody tells.
+    std::function<std::uint64_t(std::uint32_t node)> hints;
   };
   /// What a tick led to. The causes are constants.
   struct Change {
@@ -63,6 +66,9 @@ class NodeWatch {
     std::uint64_t since_ns = 0;
     std::uint64_t signs = 0;
     std::uint64_t signs_ns = 0;  // when they last changed, looked at only while the heartbeat stands
+    std::uint64_t hints = 0;     // when the heartbeat began to stand
+    bool followed = false;       // that is known
+    bool hinted = false;         // they have changed since
     std::uint32_t beats = 0;
     bool known = false;
   };
@@ -78,6 +84,7 @@ class NodeWatch {
   void forget_measurements(std::uint64_t now);
   void observe(const View& view, std::uint64_t now);
   bool gives_signs(std::uint32_t node, std::uint64_t now);
+  void look_for_hints(std::uint32_t node, std::uint64_t now);
   void accuse(const View& view);
   void withdraw(std::uint32_t node, bool false_alarm, std::uint64_t now);
   bool second_voice(const View& view, std::uint32_t node) const;

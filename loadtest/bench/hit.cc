@@ -142,6 +142,9 @@ nlohmann::json report(const std::vector<Case>& cases, uint64_t seed) {
                     {"fields", one.fields},
                     {"rounds", {{"cpu_us", one.cpu_us}, {"rps", one.rps}}}});
   }
+  std::fputs("ours compares bodies up to 16 KiB with their checksum at every hit (verify=small); "
+             "…-always those of all sizes (verify=always)\n",
+             stdout);
   return {{"cases", list}};
 }
 

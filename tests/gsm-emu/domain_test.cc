@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "tests/gsm-emu/gsm_fixture.h"
+#include "tests/gsm-emu/no_more_files.h"
 
 namespace mcs::gsm {
 namespace {
@@ -34,6 +35,13 @@ class DomainTest : public GsmTest {
     EXPECT_EQ(opened.error().message.find('\n'), std::string::npos);
   }
 };
+
+// Of address space, in bytes.
+std::uint64_t mapped_bytes() {
+  std::uint64_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  return pages * kPageSize;
+}
 
 TEST_F(DomainTest, WhatIsCreatedCanBeOpened) {
   const auto made = make("one", 3);
@@ -330,6 +338,39 @@ TEST_F(DomainTest, ASegmentComesBackAsAnotherIncarnation) {
   EXPECT_TRUE((*mapped)->segment(1).answers());
   // Whoever still has the former one meets nothing of the new one.
   EXPECT_FALSE(former.answers());
+}
+
+TEST_F(DomainTest, WhatThisProcessCannotOpenIsOutOfItsReach) {
+  make("one", 2);
+  auto mapped = open("one");
+  auto tool = open("one");
+  ASSERT_TRUE(mapped && tool);
+  ASSERT_EQ(::truncate(segment_path("one", 1).c_str(), 0), 0);
+  ASSERT_TRUE((*tool)->restore(1, [](Segment&) {}));
+  const auto expect_unreached = [&](const char* why) {
+    for (const std::uint32_t node : {0U, 1U}) EXPECT_FALSE((*mapped)->renew(node)) << node;
+    EXPECT_FALSE((*mapped)->is_out_of_reach(0)) << "it answers, so there is nothing to open";
+    EXPECT_TRUE((*mapped)->is_out_of_reach(1));
+    EXPECT_THAT((*mapped)->out_of_reach(1), HasSubstr(why));
+    EXPECT_THAT((*mapped)->out_of_reach(1), HasSubstr(path("one")));
+  };
+  {
+    const NoMoreFiles none;
+    expect_unreached("Too many open files; allow more");
+  }
+  // More than the mappings there are, but not by a segment.
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_AS, &before), 0);
+  if (mapped_bytes() < (1ULL << 40)) {  // sanitizers reserve all there is
+    rlimit little = before;
+    little.rlim_cur = mapped_bytes() + kBytes / 2;
+    ASSERT_EQ(::setrlimit(RLIMIT_AS, &little), 0);
+    expect_unreached("Cannot allocate memory; allow more address space");
+    ASSERT_EQ(::setrlimit(RLIMIT_AS, &before), 0);
+  }
+  EXPECT_TRUE((*mapped)->renew(1));
+  EXPECT_FALSE((*mapped)->is_out_of_reach(1));
+  EXPECT_EQ((*mapped)->out_of_reach(1), "");
 }
 
 TEST_F(DomainTest, AMissingSegmentIsNamed) {

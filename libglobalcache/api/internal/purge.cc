@@ -188,10 +188,14 @@ std::optional<Order> make_order(const mcs_purge_request& request, std::uint16_t 
   return Order{kind, {make_pattern(site, text)}};
 }
 
-std::uint64_t carry_out(mcs_process& process, const Order& order, bool soft) {
+std::uint64_t carry_out(mcs_process& process, const Order& order, bool soft, std::string& error) {
   std::uint64_t purged = 0;
   for (const std::string& pattern : order.patterns) {
     purged += process.cache->purge(order.kind, pattern, soft);
+  }
+  // What is there it could not look at.
+  if (const std::string why = process.cache->memory().trouble(); !why.empty()) {
+    error = "not everything was purged: this process " + why;
   }
   return purged;
 }
@@ -216,7 +220,7 @@ std::uint64_t purge_as_asked(Transaction& t, std::string& error) {
   request.host = t.ask.host;
   const auto run = [&] {
     const auto order = make_order(request, port_of(t), error);
-    if (order) purged += carry_out(*t.process, *order, soft);
+    if (order) purged += carry_out(*t.process, *order, soft, error);
   };
   if (!tags.empty()) {
     request.kind = MCS_PURGE_TAG;
@@ -234,7 +238,7 @@ std::uint64_t purge_as_asked(Transaction& t, std::string& error) {
     ask.target = "/";
     std::string key;
     if (http::build_key(ask, *t.policy, key)) {
-      purged = carry_out(*t.process, {PurgeKind::kKey, {key}}, soft);
+      purged = carry_out(*t.process, {PurgeKind::kKey, {key}}, soft, error);
     }
     return purged;
   }
@@ -286,8 +290,8 @@ mcs_outcome answer_purge(Transaction& t, mcs_response& out) {
   std::string error;
   const std::uint64_t purged = purge_as_asked(t, error);
   const std::string text = error.empty() ? fmt::format("purged {}\n", purged) : error + "\n";
-  return reply_generated(t, error.empty() ? 200 : 400, text, story, out) ? MCS_RESPONSE
-                                                                         : MCS_DECLINED;
+  const int status = error.empty() ? 200 : t.cache().memory().out_of_reach() ? 503 : 400;
+  return reply_generated(t, status, text, story, out) ? MCS_RESPONSE : MCS_DECLINED;
 }
 
 void invalidate(Transaction& t, int status, http::Fields response) {
@@ -318,9 +322,9 @@ extern "C" mcs_status mcs_purge(mcs_process* process, const mcs_purge_request* r
   try {
     const auto order = api::make_order(*request, 0, error);
     if (order) {
-      const std::uint64_t n = api::carry_out(*process, *order, request->soft != 0);
+      const std::uint64_t n = api::carry_out(*process, *order, request->soft != 0, error);
       if (purged != nullptr) *purged = n;
-      return MCS_OK;
+      if (error.empty()) return MCS_OK;
     }
   } catch (const std::exception& e) {
     if (error.empty()) error = e.what();

@@ -44,6 +44,12 @@ class CacheTest : public testing::Test {
     member.instance->activate();
     return member;
   }
+  /// All that a node's segment holds is gone.
+  void lose(std::uint32_t node) {
+    gsm::Segment& segment = domain_->segment(node);
+    std::memset(segment.metadata(), 0, segment.header().size);
+    segment.mark_lost();
+  }
   /// The process ends without leaving.
   void kill(const Member& member) { liveness_.release(member.slot()); }
 
@@ -82,12 +88,19 @@ class CacheTest : public testing::Test {
     EXPECT_TRUE(member.cache->read_verified(hit, body.data())) << key;
     EXPECT_EQ(body, body_of(key, body.size()));
   }
-  void expect_clean() {
-    const VerifyReport report = verify(*domain_, liveness_);
+  void expect_clean(const VerifyOptions& options = {}) {
+    const VerifyReport report = verify(*domain_, liveness_, options);
     for (const Problem& problem : report.problems) {
       ADD_FAILURE() << problem.kind << " " << problem.where << ": " << problem.detail;
     }
     EXPECT_EQ(report.leaked_bytes, 0U);
+  }
+
+  /// Of what is left.
+  void expect_whole() {
+    VerifyOptions options;
+    options.lost_is_wrong = false;
+    expect_clean(options);
   }
 
   TestLiveness liveness_;

@@ -116,6 +116,53 @@ TEST_F(LoansTest, ManyAtOnceStayAboveTheReserve) {
   expect_clean();
 }
 
+TEST_F(LoansTest, ALendersLossTakesWhatItLentAlong) {
+  const Member a = join();
+  const Member b = join({}, 1);
+  put_until(a, "/a", [&] { return lent(1, 0) > loans(a).capacity() / 4; });
+  ASSERT_EQ(put(a, "/small", 100), Begin::kFilling);
+  kill(b);
+  lose(1);
+  for (int i = 0; i < 3; ++i) a.cache->tick();
+  EXPECT_EQ(lent(1, 0), 0U);
+  EXPECT_TRUE(get(a, "/small"));
+  expect_whole();
+  // What lay on it in part is free where the rest was.
+  const std::uint64_t third = lent(2, 0);
+  a.cache->recount(true);
+  EXPECT_EQ(loans(a).free_units(2), really_free(a, 2));
+  EXPECT_EQ(loans(a).lent(2, 0), third);
+  for (unsigned i = 0; i < 2000; ++i) {
+    ASSERT_EQ(put(a, "/again" + std::to_string(i), kBody), Begin::kFilling);
+  }
+  EXPECT_EQ(lent(1, 0), 0U);
+  expect_whole();
+  kill(a);
+}
+
+TEST_F(LoansTest, ABorrowersLossGivesBackWhatItHad) {
+  const Member a = join();
+  const Member b = join({}, 1);
+  for (unsigned i = 0; i < 50; ++i) ASSERT_EQ(put(b, "/b" + std::to_string(i), kBody), Begin::kFilling);
+  const std::uint64_t own = b.cache->space().used_units(1);
+  put_until(a, "/a", [&] { return lent(1, 0) > loans(a).capacity() / 4; });
+  kill(a);
+  lose(0);
+  for (int i = 0; i < 3; ++i) b.cache->tick();
+  EXPECT_EQ(lent(1, 0) + lent(2, 0), 0U);
+  EXPECT_EQ(b.cache->space().used_units(1), own);
+  EXPECT_EQ(b.cache->space().used_units(2), 0U);
+  for (unsigned i = 0; i < 50; ++i) EXPECT_TRUE(get(b, "/b" + std::to_string(i))) << i;
+  // The counts follow.
+  b.cache->recount(true);
+  for (const std::uint32_t n : {1U, 2U}) {
+    EXPECT_EQ(loans(b).free_units(n), really_free(b, n));
+    EXPECT_EQ(loans(b).lent(n, 0), 0U);
+  }
+  expect_whole();
+  kill(b);
+}
+
 class NearTest : public LoansTest {
  protected:
   NearTest() : LoansTest(2, 1200) {}

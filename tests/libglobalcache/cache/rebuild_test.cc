@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // A segment is lost: what the others hold goes on being found, and what it held is given back.
-#include <cstring>
+#include <gmock/gmock.h>
+#include <unistd.h>
 
+#include <filesystem>
+
+#include "tests/gsm-emu/no_more_files.h"
 #include "tests/libglobalcache/cache/cache_kit.h"
 
 namespace mcs::cache {
@@ -9,26 +13,24 @@ namespace {
 
 class RebuildTest : public CacheTest {
  protected:
-  RebuildTest() {
+  RebuildTest() { make_anew(); }
+  static gsm::DomainSpec spec() {
     gsm::DomainSpec spec;
     spec.name = "rebuild";
     spec.nodes = 2;
     spec.bytes_per_node = 4ULL << 20;
-    domain_ = api::create_in_memory(spec, 16, 128);
+    return spec;
   }
-  Member join_on(std::uint32_t node) {
+  void make_anew() { domain_ = api::create_in_memory(spec(), 16, 128); }
+  Member join_on(std::uint32_t node) { return join_on(node, *domain_); }
+  Member join_on(std::uint32_t node, gsm::Domain& domain) {
     Member member;
-    auto instance = runtime::Instance::join(*domain_, liveness_, {.node = node, .server = "server/1"});
+    auto instance = runtime::Instance::join(domain, liveness_, {.node = node, .server = "server/1"});
     EXPECT_TRUE(instance) << instance.error().message;
     member.instance = std::move(*instance);
-    member.cache = std::make_unique<GlobalCache>(*domain_, *member.instance);
+    member.cache = std::make_unique<GlobalCache>(domain, *member.instance);
     member.instance->activate();
     return member;
-  }
-  void lose(std::uint32_t node) {
-    gsm::Segment& segment = domain_->segment(node);
-    std::memset(segment.metadata(), 0, segment.header().size);
-    segment.mark_lost();
   }
   static std::string key_of(const char* who, int i) { return who + std::to_string(i) + "."; }
   static int found(const Member& member, const char* who, int n) {
@@ -36,25 +38,12 @@ class RebuildTest : public CacheTest {
     for (int i = 0; i < n; ++i) hits += get(member, key_of(who, i)) ? 1 : 0;
     return hits;
   }
-  void expect_whole() {
-    VerifyOptions options;
-    options.lost_is_wrong = false;
-    const VerifyReport report = verify(*domain_, liveness_, options);
-    for (const Problem& problem : report.problems) {
-      ADD_FAILURE() << problem.kind << " " << problem.where << ": " << problem.detail;
-    }
-    EXPECT_EQ(report.leaked_bytes, 0U);
-  }
 };
 
 TEST_F(RebuildTest, EntriesOnTheOtherSegmentStayHits) {
   for (const std::uint32_t lost : {1U, 0U}) {
     SCOPED_TRACE(lost);
-    gsm::DomainSpec spec;
-    spec.name = "rebuild";
-    spec.nodes = 2;
-    spec.bytes_per_node = 4ULL << 20;
-    domain_ = api::create_in_memory(spec, 16, 128);
+    make_anew();
     const Member stays = join_on(1 - lost);
     const Member goes = join_on(lost);
     constexpr int kEntries = 300;
@@ -89,11 +78,7 @@ TEST_F(RebuildTest, EntriesOnTheOtherSegmentStayHits) {
 TEST_F(RebuildTest, WhatLayOnBothIsGivenBack) {
   for (const std::uint32_t lost : {1U, 0U}) {
     SCOPED_TRACE(lost);
-    gsm::DomainSpec spec;
-    spec.name = "rebuild";
-    spec.nodes = 2;
-    spec.bytes_per_node = 4ULL << 20;
-    domain_ = api::create_in_memory(spec, 16, 128);
+    make_anew();
     const Member on_0 = join_on(0);
     const Member on_1 = join_on(1);
     put(on_0, "small", 3000);
@@ -170,6 +155,134 @@ TEST_F(RebuildTest, NothingThatWasReplacedComesBack) {
     stays.cache->release(hit);
   }
   expect_whole();
+}
+
+// A view with the same segments: what is in no chain, which a sweep would find, stays there.
+TEST_F(RebuildTest, MembersComeAndGoWithoutASweep) {
+  const Member stays = join_on(0);
+  const Member goes = join_on(1);
+  put(stays, "key", 500);
+  put(stays, "other", 500);
+  const Key key = stays.cache->make_key("key");
+  const Memory& memory = stays.cache->memory();
+  memory.bucket(memory.home_of(key.hash), key.hash).head.store(Link::kEnd);
+  ASSERT_FALSE(get(stays, "key"));
+  runtime::Views views(*domain_);
+  views.look();
+  for (std::uint32_t generation = 2; generation < 6; ++generation) {
+    const std::uint16_t members = generation % 2 == 0 ? 1 : 3;
+    ASSERT_EQ(views.propose({generation, members, 3}).members, members);
+    const_cast<Memory&>(memory).adopt();
+    EXPECT_EQ(memory.generation(), generation);
+    EXPECT_TRUE(stays.cache->index_is_whole()) << "a commit would look at all entries";
+    stays.cache->tick();
+    EXPECT_FALSE(get(stays, "key"));
+  }
+  // Who joins knows of one view only.
+  const Member joins = join_on(1);
+  EXPECT_TRUE(joins.cache->index_is_whole());
+  joins.cache->tick();
+  EXPECT_FALSE(get(joins, "key"));
+  EXPECT_TRUE(get(joins, "other"));
+  // Who did not see the others' views passes over them.
+  kill(joins);
+  kill(goes);
+  ASSERT_EQ(stays.cache->instance().recover_all("test"), 2U);
+  lose(1);
+  stays.cache->tick();
+  EXPECT_TRUE(stays.cache->index_is_whole());
+  EXPECT_TRUE(get(stays, "key")) << "memory was lost: now there was a sweep";
+}
+
+// Of a node with a kernel of its own nobody but that kernel knows who has ended.
+TEST_F(RebuildTest, WhoOnlyItsOwnKernelKnowsOfIsWaitedFor) {
+  gsm::DomainSpec separate = spec();
+  separate.separate_kernels = true;
+  domain_ = api::create_in_memory(separate, 16, 128);
+  const Member stays = join_on(0);
+  const Member goes = join_on(1);
+  put(stays, "key", 500);
+  Hit hit;
+  ASSERT_EQ(goes.cache->find(goes.cache->make_key("key"), hit).found, Found::kHit);
+  lose(1);
+  stays.cache->tick();
+  ASSERT_FALSE(stays.cache->memory().has_segment(1));
+  const std::uint32_t generation = stays.cache->memory().generation();
+  runtime::Views views(*domain_);
+  views.look();
+  ASSERT_EQ(views.propose({generation + 1, 1, 1}).members, 1);
+  // Its bytes are free in the emulation, which is no evidence.
+  kill(goes);
+  EXPECT_FALSE(stays.cache->pins().has_left(goes.slot()));
+  put(stays, "key", 600);
+  for (int i = 0; i < 3; ++i) stays.cache->tick();
+  EXPECT_EQ(stays.cache->reclaim(true), 0U) << "it may still be sending the former one";
+  ASSERT_EQ(views.propose({generation + 2, 3, 1}).members, 3);
+  EXPECT_TRUE(stays.cache->pins().has_left(goes.slot()));
+  EXPECT_NE(stays.cache->reclaim(true), 0U);
+  for (int i = 0; i < 3; ++i) stays.cache->tick();
+  expect_whole();
+  kill(stays);
+}
+
+// A segment came back, and one process has no file descriptor left for it.
+TEST_F(RebuildTest, WhoCannotMapASegmentStoresNothingAndVotesForNothing) {
+  char directory[] = "/dev/shm/mcs-rebuild-test-XXXXXX";
+  ASSERT_NE(::mkdtemp(directory), nullptr);
+  gsm::DomainSpec on_files = spec();
+  on_files.directory = directory;
+  {
+    const auto for_one = std::move(api::create(on_files).value());
+    const auto for_poor = std::move(open(directory, "rebuild").value());
+    domain_ = std::move(open(directory, "rebuild").value());
+    const Member one = join_on(0, *for_one);
+    const Member poor = join_on(0, *for_poor);
+    constexpr int kEntries = 40;
+    for (int i = 0; i < kEntries; ++i) put(one, key_of("key", i), 500);
+    Fill fill;
+    ASSERT_EQ(poor.cache->begin(poor.cache->make_key("begun."), fill), Begin::kFilling);
+    ASSERT_EQ(::truncate((domain_->path() + "/segment.1.1").c_str(), 0), 0);
+    one.cache->tick();
+    poor.cache->tick();
+    runtime::Views views(*domain_);
+    ASSERT_EQ(views.look().segments, 1);
+    ASSERT_TRUE(domain_->restore(1, format, true));
+    const runtime::View with{views.mine().generation + 1, 3, 3};
+    ASSERT_EQ(views.propose(with), with);
+    one.cache->tick();
+    {
+      const gsm::NoMoreFiles none;
+      for (int i = 0; i < 3; ++i) poor.cache->tick();
+      EXPECT_EQ(views.look(), with) << "it is nobody else's trouble";
+      EXPECT_THAT(poor.cache->memory().trouble(), testing::HasSubstr("Too many open files"));
+      EXPECT_EQ(found(poor, "key", kEntries), kEntries);
+      EXPECT_EQ(put(poor, "new.", 500), Begin::kBusy);
+      EXPECT_FALSE(write(fill, "begun.", 500));
+      EXPECT_FALSE(get(one, "begun."));
+      // What it takes away is away, and is not freed before it knows that nobody put it back.
+      poor.cache->purge(PurgeKind::kKey, key_of("key", 0));
+      EXPECT_FALSE(get(one, key_of("key", 0)));
+      // One that joins now, too.
+      const Member later = join_on(0, *for_poor);
+      EXPECT_EQ(put(later, "later.", 500), Begin::kBusy);
+      EXPECT_EQ(later.cache->memory().trouble(), poor.cache->memory().trouble());
+      kill(later);
+    }
+    poor.cache->tick();
+    EXPECT_EQ(poor.cache->memory().trouble(), "");
+    EXPECT_EQ(poor.cache->memory().generation(), one.cache->memory().generation());
+    EXPECT_EQ(put(poor, "new.", 500), Begin::kFilling);
+    EXPECT_TRUE(get(one, "new."));
+    one.cache->instance().recover_all("test");
+    for (int i = 0; i < 3; ++i) {
+      one.cache->tick();
+      poor.cache->tick();
+    }
+    expect_clean();
+    kill(one);
+    kill(poor);
+  }
+  std::filesystem::remove_all(directory);
 }
 
 }  // namespace

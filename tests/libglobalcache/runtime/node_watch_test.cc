@@ -13,6 +13,7 @@
 #include "libglobalcache/api/domain.h"
 #include "libglobalcache/cache/layout.h"
 #include "libglobalcache/runtime/instance.h"
+#include "tests/gsm-emu/no_more_files.h"
 #include "tests/libglobalcache/test_liveness.h"
 
 namespace mcs::runtime {
@@ -253,6 +254,90 @@ TEST(NodeWatch, OnOneKernelWhoMeetsALossFirstDoesNotLeave) {
     EXPECT_EQ(cluster.view(0).generation, 2U);
   }
   std::filesystem::remove_all(name);
+}
+
+// It came back, and one of three cannot open it: no evidence against the memory, nor against its node.
+TEST(NodeWatch, WhoCannotOpenASegmentDoesNotVoteItOut) {
+  for (const bool one_kernel : {false, true}) {
+    SCOPED_TRACE(one_kernel);
+    gsm::DomainSpec spec = watched_spec(3);
+    char name[] = "/dev/shm/mcs-watch-test-XXXXXX";
+    ASSERT_NE(::mkdtemp(name), nullptr);
+    spec.directory = name;
+    {
+      Cluster cluster;
+      NodeWatch::Options options;
+      if (one_kernel) options.certainly_gone = [](std::uint32_t) { return false; };
+      std::vector<std::unique_ptr<gsm::Domain>> domains;
+      domains.push_back(std::move(api::create(spec).value()));
+      domains.push_back(std::move(cache::open(name, spec.name).value()));
+      domains.push_back(std::move(cache::open(name, spec.name).value()));
+      for (std::uint32_t node = 0; node < 3; ++node) cluster.add(node, *domains[node], options);
+      cluster.run(3000);
+      ASSERT_EQ(::truncate((domains[0]->path() + "/segment.2.1").c_str(), 0), 0);
+      for (auto& domain : domains) domain->segment(2).answers();
+      cluster.run(1000);
+      ASSERT_EQ(cluster.view(0), (View{2, 7, 3}));
+      ASSERT_TRUE(domains[0]->restore(2, cache::format, true));
+      cluster.views(0).propose({3, 7, 7});
+      cluster.asleep = {1};
+      cluster.run(kTick);
+      {
+        const gsm::NoMoreFiles none;
+        cluster.asleep = {};
+        cluster.run(3000);
+        EXPECT_EQ(cluster.view(1), (View{3, 7, 7}));
+        EXPECT_FALSE(cluster.agent(1).cut_off());
+        EXPECT_EQ(domains[1]->segment(2).incarnation(), 1U);
+      }
+      cluster.run(kTick);
+      EXPECT_EQ(domains[1]->segment(2).incarnation(), 2U);
+      EXPECT_EQ(cluster.view(0).generation, 3U);
+    }
+    std::filesystem::remove_all(name);
+  }
+}
+
+TEST(NodeWatch, HintsShortenWhatSilenceMustProve) {
+  std::uint64_t failed = 0;
+  NodeWatch::Options options;
+  options.hints = [&](std::uint32_t node) { return node == 1 ? ++failed : 0; };
+  for (const std::uint32_t nodes : {2U, 3U}) {
+    SCOPED_TRACE(nodes);
+    Cluster cluster;
+    const auto domain = api::create_in_memory(watched_spec(nodes), 8 * nodes, 128);
+    for (std::uint32_t node = 0; node < nodes; ++node) cluster.add(node, *domain, options);
+    // However much is wrong with a node that beats, and one that stands still for a moment.
+    for (int i = 0; i < 10; ++i) {
+      cluster.asleep = {};
+      cluster.run(1000);
+      cluster.asleep = {1};
+      cluster.run(kLimit / 2 - 100);
+    }
+    EXPECT_EQ(cluster.view(0).generation, 1U);
+    EXPECT_EQ(cluster.agent(0).doubt(), 1U) << "nor was it accused";
+    cluster.asleep = {};
+    cluster.run(1000);
+    cluster.asleep = {1};
+    const int limit = static_cast<int>(nodes == 2 ? kLimit : kLimit / 2);  // asked for half a limit
+    const int ms = cluster.ms_until(0, nodes == 2 ? 1 : 5);
+    EXPECT_GE(ms, limit - 100);
+    EXPECT_LE(ms, limit + 250);
+  }
+}
+
+TEST(NodeWatch, OldHintsShortenNothing) {
+  std::uint64_t failed = 0;
+  NodeWatch::Options options;
+  options.hints = [&](std::uint32_t) { return failed; };
+  Cluster cluster;
+  const auto domain = api::create_in_memory(watched_spec(3), 24, 128);
+  for (std::uint32_t node = 0; node < 3; ++node) cluster.add(node, *domain, options);
+  cluster.run(1000);
+  failed = 7;
+  cluster.run(1000);
+  cluster.asleep = {1};
+  EXPECT_GE(cluster.ms_until(0, 5), static_cast<int>(kLimit) - 100);
 }
 
 TEST(NodeWatch, WhoseProcessesGetOnWithoutItsAgentStays) {
