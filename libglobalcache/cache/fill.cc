@@ -246,7 +246,7 @@ bool Fill::commit(std::int64_t checked_ms) {
   }
   cache_->index_.hint(hash_, link_, Extent{fields.extents[0]});
   cache_->admit(link_, fields);
-  const bool kept = moved_.value == 0 || cache_->replace_moved(link_, d, moved_, moved_word_);
+  bool kept = moved_.value == 0 || cache_->replace_moved(link_, d, moved_, moved_word_);
   if (kept) cache_->settle(link_, d, hash_, key_);
   // Where it was linked may be gone; whoever rebuilds the index has perhaps seen it before the seal.
   GlobalCache& its = *cache_;
@@ -257,7 +257,10 @@ bool Fill::commit(std::int64_t checked_ms) {
     its.settle(link_, d, hash_, key_);
   }
   // There is a view that this process cannot act upon, and whether others saw the seal it cannot tell.
-  if (kept && its.memory_.out_of_reach() && !its.retire_settled(link_, d)) its.retire_as_orphan(link_, d);
+  if (kept && its.memory_.out_of_reach()) {
+    if (!its.retire_settled(link_, d)) its.retire_as_orphan(link_, d);
+    kept = false;
+  }
   // Before the record is cleared, by which a recoverer knows for whom to do it.
   cache_->wake_waiters(link_, d);
   cache_->fill_links_[static_cast<std::size_t>(slot_)].store(0, kRelaxed);
