@@ -21,6 +21,8 @@ using std::chrono::milliseconds;
 // How long before its node fails a request may have been sent that fails with it, and how long after
 // its node is back a client may still find a closed connection.
 constexpr std::uint64_t kSlackNs = 300'000'000;
+// How long after a loss a process may begin to send what it has not yet found lost.
+constexpr std::uint64_t kCutNs = 1'000'000'000;
 constexpr std::size_t kMostFailuresShown = 20;
 
 }  // namespace
@@ -194,6 +196,7 @@ std::uint64_t Cluster::kill_node(std::uint32_t node) {
 }
 
 void Cluster::lose_memory(std::uint32_t node) {
+  losses_ns_.push_back(monotonic_ns());
   const std::string file = fmt::format("{}/segment.{}.{}", domain_->path(), node,
                                        domain_->segment(node).incarnation());
   if (::truncate(file.c_str(), 0) != 0) std::perror(file.c_str());
@@ -287,6 +290,14 @@ ClusterReport Cluster::finish() {
           excused(node, failure.sent_ns == 0 ? failure.opened_ns : failure.sent_ns,
                   failure.failed_ns)) {
         ++report.failed_on_victims;
+        continue;
+      }
+      // Its body, or the rest of it, lay on the lost memory; whatever had come of it was right.
+      const bool cut = failure.failure == Failure::kShortBody || failure.failure == Failure::kConnectionLost;
+      if (cut && std::any_of(losses_ns_.begin(), losses_ns_.end(), [&](std::uint64_t lost) {
+            return failure.sent_ns < lost + kCutNs && failure.failed_ns > lost;
+          })) {
+        ++report.aborted;
         continue;
       }
       ++report.failed_on_survivors;

@@ -40,6 +40,7 @@ struct ClusterReport {
   std::uint64_t served = 0;
   std::uint64_t failed_on_survivors = 0;
   std::uint64_t failed_on_victims = 0;
+  std::uint64_t aborted = 0;  // cut while what was being sent was lost
   std::uint64_t wrong_bodies = 0;
   std::uint64_t hangs = 0;  // survivors' requests without an answer in 10 s
   std::vector<std::string> crashes;
@@ -111,6 +112,7 @@ class Cluster {
   FileSet files_;
   std::unique_ptr<RequestStream> stream_;
   std::vector<Outage> outages_;
+  std::vector<std::uint64_t> losses_ns_;  // when memory was lost
   std::atomic<bool> stop_{false};
   std::vector<LiveCounters> live_;
   std::vector<LoadReport> reports_;

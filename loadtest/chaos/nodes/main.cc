@@ -110,6 +110,7 @@ int report(const char* name, const Options& options, Cluster& cluster, Tally& ta
       {"served_requests", seen.served},
       {"failed_requests_on_survivors", seen.failed_on_survivors},
       {"failed_requests_on_victims", seen.failed_on_victims},
+      {"aborted_responses", seen.aborted},
       {"recovery_ms",
        {{"p50", quantile(tally.recovery_ms, 0.5)},
         {"p99", quantile(tally.recovery_ms, 0.99)},
@@ -123,11 +124,12 @@ int report(const char* name, const Options& options, Cluster& cluster, Tally& ta
   for (const std::string& line : seen.crashes) say("  " + line);
   if (!verified) say("  verify: " + seen.verify.dump().substr(0, 2000));
   say(fmt::format("{}: seed {}, {} faults, {} contained, {} wrong bodies, {} crashes, {} hangs, {} served, "
-                  "{} failed on survivors ({} on victims), recovery p50 {:.0f} p99 {:.0f} max {:.0f} ms, "
+                  "{} failed on survivors ({} on victims, {} cut at a loss), recovery p50 {:.0f} p99 {:.0f} "
+                  "max {:.0f} ms, "
                   "kept {:.4f}, {} bytes leaked, verify {}",
                   name, options.cluster.seed, tally.faults, tally.contained, seen.wrong_bodies,
                   seen.crashes.size(), seen.hangs, seen.served, seen.failed_on_survivors,
-                  seen.failed_on_victims, quantile(tally.recovery_ms, 0.5),
+                  seen.failed_on_victims, seen.aborted, quantile(tally.recovery_ms, 0.5),
                   quantile(tally.recovery_ms, 0.99), quantile(tally.recovery_ms, 1), tally.kept,
                   seen.verify.value("leaked_bytes", 0ULL), verified ? "ok" : "damaged"));
   if (!options.json_file.empty()) {
