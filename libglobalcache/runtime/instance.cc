@@ -41,6 +41,14 @@ std::uint64_t start_time_in(const char* path) {
   return started;
 }
 
+// Of a slot's owners in one incarnation of its segment, which the upper bits tell (format()): the lower
+// ones come around. Never 0, which is that of a slot that nobody has had.
+std::uint32_t next_incarnation(std::uint32_t incarnation) {
+  constexpr std::uint32_t kOfOwner = (1U << 20) - 1;
+  const std::uint32_t next = (incarnation + 1) & kOfOwner;
+  return (incarnation & ~kOfOwner) | (next == 0 ? 1 : next);
+}
+
 // However often it looked: on a busy machine each look may cost a time slice.
 constexpr std::uint64_t kBusyLimitNs = 100000000;
 
@@ -158,8 +166,9 @@ bool Instance::take(std::uint32_t number) {
   SlotControl& mine = control(number);
   std::uint64_t word = mine.state.load(std::memory_order_acquire);
   if (StateWord::state(word) != InstanceState::kFree || !liveness_.acquire(number)) return false;
-  const std::uint32_t incarnation = StateWord::incarnation(word) + 1;
-  if (!mine.state.compare_exchange_strong(
+  const std::uint32_t incarnation = next_incarnation(StateWord::incarnation(word));
+  if (!reserve(mine, word, incarnation) ||
+      !mine.state.compare_exchange_strong(
           word, StateWord::make(InstanceState::kJoining, incarnation),
           std::memory_order_acq_rel)) {
     liveness_.release(number);
@@ -167,6 +176,29 @@ bool Instance::take(std::uint32_t number) {
   }
   become(InstanceId::make(number, incarnation));
   return true;
+}
+
+// Liveness bytes of other kernels hinder nobody here. False: the slot is about to be another node's, or
+// would be if whoever wanted it had not died; then one of that node may still have it.
+bool Instance::reserve(SlotControl& control, std::uint64_t free, std::uint32_t incarnation) const {
+  if (!separate_kernels_) return true;
+  const std::uint64_t mine = JoinerWord::make(incarnation, options_.node);
+  std::uint64_t seen = control.joiner.load(std::memory_order_acquire);
+  if (JoinerWord::incarnation(seen) == incarnation) return seen == mine;
+  // It may have had owners since, and what they left here is newer than what we know.
+  if (control.state.load(std::memory_order_acquire) != free) return false;
+  return control.joiner.compare_exchange_strong(seen, mine, std::memory_order_acq_rel);
+}
+
+std::uint32_t Instance::node_of(std::uint32_t number) const {
+  if (separate_kernels_) {
+    const std::uint64_t joiner = control(number).joiner.load(std::memory_order_acquire);
+    const std::uint64_t word = control(number).state.load(std::memory_order_acquire);
+    if (joiner != 0 && JoinerWord::incarnation(joiner) == StateWord::incarnation(word)) {
+      return JoinerWord::node(joiner);
+    }
+  }
+  return slot(number).node;
 }
 
 // Holding its liveness byte keeps others from becoming the dead instance's recoverer; whoever is it
@@ -216,6 +248,7 @@ void Instance::set_steps(RecoverySteps* steps) {
   const std::uint64_t detected_ns = monotonic_ns();
   std::uint64_t word = mine.state.load(std::memory_order_acquire);
   const std::uint32_t incarnation = id_.incarnation();
+  const std::uint32_t next = next_incarnation(incarnation);
   mine.state.compare_exchange_strong(word, StateWord::make(InstanceState::kDead, incarnation),
                                      std::memory_order_acq_rel);
   RecoveryCounts counts;
@@ -230,11 +263,14 @@ void Instance::set_steps(RecoverySteps* steps) {
   fill_event(event, dead, counts, "slot inherited", detected_ns, detected_ns);
   forget_components(dead);
   introduce();
+  if (separate_kernels_) {
+    mine.joiner.store(JoinerWord::make(next, options_.node), std::memory_order_release);
+  }
   word = StateWord::make(InstanceState::kDead, incarnation);
   mine.state.compare_exchange_strong(
-      word, StateWord::make(InstanceState::kJoining, incarnation + 1), std::memory_order_acq_rel);
+      word, StateWord::make(InstanceState::kJoining, next), std::memory_order_acq_rel);
   std::uint64_t heir = id_.value;
-  become(InstanceId::make(slot_number(), incarnation + 1));
+  become(InstanceId::make(slot_number(), next));
   own_->identity.store(id_.value, std::memory_order_release);
   mine.recoverer.compare_exchange_strong(heir, 0, std::memory_order_acq_rel);
   inheriting_ = false;

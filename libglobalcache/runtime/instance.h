@@ -172,8 +172,10 @@ class Instance {
   /// Whether the process in a slot that is not FREE lives, as far as this process may judge: of those of
   /// a node with another kernel it may not, and takes them to live.
   bool lives(std::uint32_t slot) const {
-    return (separate_kernels_ && this->slot(slot).node != options_.node) || liveness_.held(slot);
+    return (separate_kernels_ && node_of(slot) != options_.node) || liveness_.held(slot);
   }
+  /// The node of whoever has the slot, or had it last.
+  std::uint32_t node_of(std::uint32_t slot) const;
   /// Whether the instance `id` is certainly gone: its slot has moved on, or its lock is free.
   bool is_dead(InstanceId id) const;
   /// Whether `id` had its slot in another incarnation of the slot's segment.
@@ -231,6 +233,7 @@ class Instance {
   void become(InstanceId id);
   bool is_outsider() const;
   bool take(std::uint32_t slot);
+  bool reserve(SlotControl& control, std::uint64_t free, std::uint32_t incarnation) const;
   bool inherit(std::uint32_t slot);
   void introduce();
   void mend_own_words();

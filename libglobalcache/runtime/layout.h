@@ -12,6 +12,10 @@
 //   SlotControl.recoverer  elected recoverer: CAS       0 or a dead instance -> me; redo is idempotent.
 //                          heir of the slot: CAS        0 or a dead instance -> the slot's own
 //                                                       instance, which is then its heir
+//   SlotControl.joiner   joiner: CAS                    where nodes have kernels of their own, before
+//                                                       FREE -> JOINING: a joiner's slot may still say
+//                                                       of which node the owner before it was. Kept for
+//                                                       its node if it dies between the two
 //   Slot.*               owner only (the page is mapped read-only elsewhere), after its death the
 //                        elected recoverer
 //   OpRecord             one thread of the owner: arguments first, `lock` last, then the lock word
@@ -69,13 +73,23 @@ struct StateWord {
   static std::uint32_t incarnation(std::uint64_t w) { return static_cast<std::uint32_t>(w >> 8); }
 };
 
+/// [incarnation 32 | node + 1: 32]. 0: nobody.
+struct JoinerWord {
+  static std::uint64_t make(std::uint32_t incarnation, std::uint32_t node) {
+    return (static_cast<std::uint64_t>(incarnation) << 32) | (node + 1);
+  }
+  static std::uint32_t incarnation(std::uint64_t w) { return static_cast<std::uint32_t>(w >> 32); }
+  static std::uint32_t node(std::uint64_t w) { return static_cast<std::uint32_t>(w) - 1; }
+};
+
 struct alignas(64) SlotControl {
   Word state;
   Word recoverer;    // InstanceId of who recovers this slot, 0 = nobody
   Word folded;       // incarnation whose statistics were folded in last
   Word blocked;      // times somebody had to wait for what this instance holds
   Word components;   // bit per component joined
-  std::uint64_t unused[3];
+  Word joiner;       // of which node the slot's next owner is: JoinerWord
+  std::uint64_t unused[2];
 };
 static_assert(sizeof(SlotControl) == 64);
 

@@ -16,6 +16,8 @@ constexpr std::size_t kReports = 60;
 constexpr std::size_t kMostStores = 1 << 20;
 // Who takes a survivor's place where all the members are dead.
 constexpr unsigned kLateJoiners[] = {9, 10, 11};
+// Of whoever is stopped, where kernels are separate.
+constexpr std::uint32_t kTheirNode = 1;
 
 }  // namespace
 
@@ -186,8 +188,10 @@ std::uint64_t Campaign::fingerprint() const {
   add(state.committed.data(), sizeof state.committed);
   add(state.older.data(), sizeof state.older);
   add(state.target_older.data(), sizeof state.target_older);
-  const std::uint64_t words[] = {state.waited.value, state.waiter, state.woken, state.counted,
-                                 state.counting, state.hit_count};
+  // Where it stands decides too, if it goes on.
+  const std::uint64_t words[] = {state.waited.value, state.waiter,    state.woken,
+                                 state.counted,      state.counting,  state.hit_count,
+                                 goes_on(start_->ending) ? kill_ : 0};
   add(words, sizeof words);
   return print;
 }
@@ -390,13 +394,16 @@ Campaign::Outcome Campaign::one(std::uint64_t kill, std::uint64_t second, bool e
 bool Campaign::die_at(std::uint64_t kill, Outcome& outcome) {
   world_.restore(snapshot_);
   world_.clear_violation();
-  const unsigned victim = operation_->victim;
-  const std::function<void()> act = [&] { operation_->run(world_, *start_, victim); };
+  kill_ = kill;
+  act_ = [this] { operation_->run(world_, *start_, operation_->victim); };
   hooks.stores = 0;
   hooks.kill_before = kill == ~0ULL ? 0 : kill;
-  const ActorEnd end = run_actor(victim, act);
+  world_.crowded = hooks.pause = goes_on(start_->ending);
+  const ActorEnd end = run_actor(operation_->victim, act_);
   hooks.kill_before = 0;
-  outcome.killed = end == ActorEnd::kKilled;
+  world_.crowded = hooks.pause = false;
+  stands_still_ = end == ActorEnd::kSuspended;
+  outcome.killed = end == ActorEnd::kKilled || stands_still_;
   outcome.where = hooks.last;
   if (end == ActorEnd::kHung) {
     world_.violate("the operation hangs");
@@ -407,7 +414,14 @@ bool Campaign::die_at(std::uint64_t kill, Outcome& outcome) {
   } else {
     drop_delayed();
   }
-  world_.declare_dead(victim);
+  if (goes_on(start_->ending)) return true;
+  for (unsigned m = 0; m < kMembers; ++m) {
+    if (m == operation_->victim || start_->ending == Ending::kEverybody ||
+        (start_->ending == Ending::kNodeCrash && world_.state().home[m] == kTheirNode)) {
+      world_.declare_dead(m);
+    }
+  }
+  if (start_->ending == Ending::kEverybody) world_.state().hit_count = 0;
   return true;
 }
 
@@ -497,8 +511,68 @@ Campaign::Others Campaign::those_left() {
 void Campaign::recover(unsigned m, bool eager) {
   if (eager) work_beside_the_dead(m);
   if (world_.state().lossy) world_.member(m).cache->look_after_memory();
+  expel(m);
   world_.member(m).instance->recover_all("test");
   world_.pass_on(m);
+}
+
+// As an agent does with who is hung and may not be killed, or whose node is.
+void Campaign::expel(unsigned m) {
+  runtime::Instance& instance = *world_.member(m).instance;
+  if (start_->ending == Ending::kExpelled) {
+    const Member& victim = world_.member(operation_->victim);
+    if (victim.alive) instance.expel(victim.instance->id(), "test");
+  } else if (concerns_node(start_->ending)) {
+    admit(m, false);
+    instance.expel_outsiders();
+  }
+}
+
+void Campaign::admit(unsigned m, bool member) {
+  runtime::Views& views = world_.member(m).instance->views();
+  runtime::View want = views.look();
+  if (want.has_member(kTheirNode) == member) return;
+  ++want.generation;
+  want.members = static_cast<std::uint16_t>(want.members ^ (1U << kTheirNode));
+  world_.note_view(views.propose(want));
+}
+
+// Who stood still goes on, before or after its node is admitted again; a node that crashed has new
+// processes.
+void Campaign::come_back(unsigned m, bool eager) {
+  const bool node = concerns_node(start_->ending);
+  if (!node && start_->ending != Ending::kExpelled) return;
+  const auto admit_them = [&] { world_.as(m, [&] { admit(m, true); }); };
+  if (start_->ending == Ending::kNodeCrash) {
+    world_.as(kReturned, [&] {
+      if (!world_.join(kReturned)) world_.violate("nobody can join on a node that comes back");
+    });
+    if (world_.violated()) return;
+  }
+  if (node && !eager) admit_them();
+  world_.crowded = true;
+  const bool hangs = stands_still_ && resume_actor(operation_->victim) == ActorEnd::kHung;
+  world_.crowded = false;
+  if (hangs) {
+    world_.violate("the operation hangs when it goes on");
+    return;
+  }
+  if (node && eager) admit_them();
+  for (unsigned i = 0; i < kMembers; ++i) {
+    const bool theirs = node ? world_.state().home[i] == kTheirNode : i == operation_->victim;
+    if (!theirs || !world_.member(i).alive) continue;
+    world_.as(i, [&] {
+      const Member& self = world_.member(i);
+      if (eager) self.instance->tick();
+      if (i == operation_->victim) world_.state().fills[i].abort();
+      self.instance->tick();
+      if (self.instance->expelled()) world_.violate("process %u does not come back", i);
+      if (world_.state().lossy) self.cache->look_after_memory();
+      self.instance->recover_all("test");
+      world_.pass_on(i);
+      self.cache->tick();
+    });
+  }
 }
 
 void Campaign::aftermath(Outcome& outcome, std::uint64_t second, bool eager) {
@@ -551,6 +625,7 @@ void Campaign::come_to_rest(Others& others, bool eager) {
   const unsigned m = others.worker;
   look(m, !eager);
   world_.as(m, [&] { world_.check_woken(); });
+  come_back(m, eager);
   finish_the_living();
   // What a stopped process held up is tried again.
   world_.as(m, [&] { world_.member(m).instance->recover_all("test"); });
@@ -607,7 +682,8 @@ void Campaign::report(std::uint64_t kill, std::uint64_t second, bool eager,
   if (seen > 1 || result_.reports.size() >= kReports) return;
   std::string text = fmt::format("{} from \"{}\"", operation_->name, start_->name);
   if (outcome.killed) {
-    text += fmt::format(", killed before store {} ({}) in {}", kill,
+    text += fmt::format(", {} before store {} ({}) in {}",
+                        goes_on(start_->ending) ? "stopped" : "killed", kill,
                         world_.describe(outcome.where.address), describe_site(outcome.where.site));
   } else if (kill != 0) {
     text += ", killed after it finished";

@@ -105,6 +105,9 @@ class Campaign {
   Others those_left();
   bool choose_worker(Others& others);
   void recover(unsigned worker, bool eager);
+  void expel(unsigned worker);
+  void admit(unsigned worker, bool member);
+  void come_back(unsigned worker, bool eager);
   void aftermath(Outcome& outcome, std::uint64_t second, bool eager);
   bool go_on_without_recoverer(Others& others, bool eager);
   void come_to_rest(Others& others, bool eager);
@@ -139,6 +142,9 @@ class Campaign {
   // … and when the first one died, with the number of pairs that were tried from there.
   std::map<std::uint64_t, std::uint64_t> seen_first_;
   World::Instant instant_;
+  std::uint64_t kill_ = 0;
+  bool stands_still_ = false;  // in the middle of the operation
+  std::function<void()> act_;
   bool skip_seen_ = false;
   std::set<unsigned> keys_;       // ever stored in this world
   std::set<unsigned> must_hit_;   // there before and after the operation

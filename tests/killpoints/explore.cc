@@ -63,7 +63,7 @@ ExploreResult Explorer::run() {
   std::vector<Pair> pairs;
   for (const StartState& start : start_states()) {
     if (!options_.only_state.empty() && start.name != options_.only_state) continue;
-    if (start.name == "nobody left") continue;
+    if (start.name == "nobody left" || start.ending != Ending::kAlone) continue;
     for (const Operation& a : operations()) {
       if (!options_.only_first.empty() && a.name != options_.only_first) continue;
       if (!applies(a, start)) continue;

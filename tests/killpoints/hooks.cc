@@ -213,6 +213,12 @@ bool compare_exchange(volatile T* address, T* expected, T value, const void* sit
   const Access access{at, sizeof(T), true, site, 0};
   announce(access);
   hooks.before_access = schedule;
+  // Others may have run while it was paused there.
+  const T now = __atomic_load_n(at, __ATOMIC_SEQ_CST);
+  if (now != *expected) {
+    *expected = now;
+    return false;
+  }
   if (mutate_store(access, at, value)) return true;
   __atomic_store_n(at, value, __ATOMIC_SEQ_CST);
   after_store(site);

@@ -316,8 +316,8 @@ void add_loans(std::vector<Operation>& all) {
     return cache::Link{};
   };
   all.push_back({"bring near", kVictim,
-                 [](World& w, const StartState& s, unsigned m) {
-                   if (!joined(w, m) || s.name.find("two nodes") != 0) return false;
+                 [](World& w, const StartState&, unsigned m) {
+                   if (!joined(w, m) || w.state().domain->node_count() != 2) return false;
                    unsigned key = 0;
                    bool there = false;
                    w.as(m, [&] { there = far(w, m, key).value != 0; });
@@ -367,7 +367,10 @@ void add_membership(std::vector<Operation>& all) {
 // that waits for the victim, if `event`.
 Prepare component(bool event) {
   return [=](World& w, const StartState& s, unsigned m) {
-    if (s.name != "empty" && s.name != "dead recoverer" && s.name != "two nodes") return false;
+    if (s.name != "empty" && s.name != "dead recoverer" && s.name != "two nodes" &&
+        s.ending == Ending::kAlone) {
+      return false;
+    }
     bool ok = true;
     for (const unsigned i : {m, kFirstSurvivor, kThirdSurvivor}) {
       if (!joined(w, i)) return false;
@@ -387,7 +390,8 @@ Prepare component(bool event) {
 void add_component(std::vector<Operation>& all) {
   all.push_back({"component make", kVictim,
                  [](World& w, const StartState& s, unsigned m) {
-                   return joined(w, m) && (s.name == "empty" || s.name == "dead recoverer");
+                   return joined(w, m) && (s.name == "empty" || s.name == "dead recoverer" ||
+                                           s.ending != Ending::kAlone);
                  },
                  [](World& w, const StartState&, unsigned m) {
                    if (!w.join_component(m) && !w.crowded) w.violate("cannot make the component");
@@ -424,7 +428,8 @@ void add_views(std::vector<Operation>& all) {
   };
   all.push_back({"propose a view", kVictim,
                  [](World& w, const StartState& s, unsigned m) {
-                   return joined(w, m) && s.name == "two nodes";
+                   return joined(w, m) &&
+                          (s.name == "two nodes" || s.name == "some, all die");
                  },
                  propose});
 }
@@ -432,8 +437,8 @@ void add_views(std::vector<Operation>& all) {
 // What goes on while a segment is lost, and after it.
 void add_loss(std::vector<Operation>& all) {
   all.push_back({"look after memory", kVictim,
-                 [](World& w, const StartState& s, unsigned m) {
-                   return joined(w, m) && s.name == "segment lost";
+                 [](World& w, const StartState&, unsigned m) {
+                   return joined(w, m) && w.state().lossy;
                  },
                  [](World& w, const StartState&, unsigned m) { mine(w, m).look_after_memory(); }, true});
   // The segment is lost in the middle.

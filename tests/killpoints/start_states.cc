@@ -20,10 +20,15 @@ void maybe_stop(const Access& access) {
   yield_actor();
 }
 
+constexpr unsigned kThirdOfThem = 8;
+
 void join_all(World& w, unsigned members) {
   for (unsigned m = 0; m < members; ++m) {
     w.as(m, [&w, m] {
-      if (!w.join(m, m % w.state().domain->node_count())) w.violate("process %u cannot join", m);
+      const gsm::Domain& domain = *w.state().domain;
+      const std::uint32_t node =
+          domain.separate_kernels() ? w.state().home[m] : m % domain.node_count();
+      if (!w.join(m, node)) w.violate("process %u cannot join", m);
     });
   }
 }
@@ -299,12 +304,52 @@ void build_segment_lost(World& w) {
     }
   });
   w.as(kFirstSurvivor, [&w] { w.wait_for(kFirstSurvivor, w.state().fills[kAnother]); });
+  // Of those who had their slots there one dies while it frees what lies here, another one while it fills.
+  if (!stop_before(w, 11, WordKind::kGroupBits, 1, false, [&w] { w.purge_key(11, 25); })) {
+    w.violate("nobody died while freeing");
+  }
   w.state().body_bytes[31] = 100000;
   if (!stop_before(w, kOther, WordKind::kGroupBits, 3, false, [&w] { w.put(kOther, 31, 0); })) {
     w.violate("nobody died in a group");
   }
   w.declare_dead(kOther);
   w.lose_segment(1);
+  w.state().hit_count = 0;
+}
+
+// Whoever joins on node 1 has its slot on node 0.
+void build_slots_of_the_other_node(World& w) {
+  w.state().home[kThirdOfThem] = 1;
+  build_some(w);
+  w.as(kThirdOfThem, [&w] {
+    if (!w.join(kThirdOfThem)) w.violate("process %u cannot join", kThirdOfThem);
+  });
+}
+
+// Node 2 is gone with its memory, of three nodes with kernels of their own.
+void build_node_lost(World& w) {
+  for (const unsigned m : {kOther, kAnother, kThirdOfThem}) w.state().home[m] = 2;
+  for (const unsigned m : {0U, 1U, 2U, 3U, kOther, kAnother, kThirdOfThem}) {
+    w.as(m, [&w, m] {
+      if (!w.join(m)) w.violate("process %u cannot join", m);
+    });
+  }
+  store(w, kFirstSurvivor, 1, 0);
+  store(w, kSecondSurvivor, kTarget, 900);
+  for (unsigned k = 8; k < 14; ++k) store(w, k % 2 == 0 ? kVictim : kThirdOfThem, k, 60 * k);
+  for (unsigned k = 20; k < 30; ++k) store(w, k % 3 == 0 ? kThirdOfThem : k % 3, k, 500 * (k - 19));
+  w.state().body_bytes[kFresh] = 1200;
+  w.state().body_bytes[30] = 9000;
+  w.as(kAnother, [&w] {
+    w.pin(kAnother, 20);
+    w.purge_key(kAnother, 20);
+    cache::Fill& fill = w.state().fills[kAnother];
+    if (w.put_begin(kAnother, 30, 0, fill) != Put::kStored ||
+        w.put_body(30, 0, fill) != Put::kStored || fill.flush() != cache::Append::kOk) {
+      w.violate("cannot fill");
+    }
+  });
+  w.lose_segment(2);
   w.state().hit_count = 0;
 }
 
@@ -369,6 +414,37 @@ const std::vector<StartState>& start_states() {
     s.push_back({"nobody left", small, build_nobody_left});
     s.push_back({"segment lost", two, build_segment_lost, true, false, false, true});
     s.push_back({"segment to be lost", two, build_slots_elsewhere, true, false, false, true});
+    const auto add = [&s](const char* name, const WorldOptions& options, void (*build)(World&),
+                          Ending ending, const char* only) {
+      s.push_back({name, options, build});
+      s.back().ending = ending;
+      s.back().only = only;
+    };
+    WorldOptions apart = two;
+    apart.separate_kernels = true;
+    add("some, all die", two, build_some, Ending::kEverybody, "");
+    add("some, stopped", small, build_some, Ending::kExpelled, "");
+    add("dead filler, stopped", small, build_dead_filler, Ending::kExpelled, "recover");
+    add("some, node crashes", apart, build_some, Ending::kNodeCrash, "");
+    add("dead filler, node crashes", apart, build_dead_filler, Ending::kNodeCrash, "recover");
+    add("some, node freezes", apart, build_some, Ending::kNodeFreeze, "");
+    add("dead filler, node freezes", apart, build_dead_filler, Ending::kNodeFreeze, "recover");
+    for (const Ending ending : {Ending::kEverybody, Ending::kExpelled}) {
+      s.push_back({ending == Ending::kEverybody ? "segment lost, all die" : "segment lost, stopped",
+                   two, build_segment_lost, true, false, false, true});
+      s.back().ending = ending;
+    }
+    WorldOptions few = apart;
+    few.instances = 8;
+    add("no slot of its own, node crashes", few, build_slots_of_the_other_node, Ending::kNodeCrash,
+        "join");
+    add("no slot of its own, node freezes", few, build_slots_of_the_other_node, Ending::kNodeFreeze,
+        "join");
+    WorldOptions three = apart;
+    three.nodes = 3;
+    three.instances = 24;
+    s.push_back({"node lost, another freezes", three, build_node_lost, true, false, false, true,
+                 Ending::kNodeFreeze, ""});
     return s;
   }();
   return all;

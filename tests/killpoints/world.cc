@@ -22,6 +22,8 @@ namespace {
 
 constexpr std::uint32_t kHeadMagic = 0x6b696c6c;
 constexpr std::uint32_t kSpins = 130;  // enough to notice a dead holder twice
+// Where kernels are separate: whoever is stopped (scenario.h), who dies before, and who comes afterwards.
+constexpr unsigned kOfNodeOne[] = {0, 4, 5, 6, 7};
 
 struct Head {
   std::uint32_t magic;
@@ -64,15 +66,21 @@ std::span<const std::byte> body_of(unsigned key, unsigned version, std::size_t b
 
 }  // namespace
 
+unsigned FakeLiveness::kernel() const { return kernels_[current_actor()]; }
 bool FakeLiveness::acquire(std::uint32_t slot) {
-  if (holder_[slot] != 0) return false;
-  holder_[slot] = current_actor() + 1;
+  if (held(slot)) return false;
+  holder_[kernel()][slot] = current_actor() + 1;
   return true;
 }
-void FakeLiveness::release(std::uint32_t slot) { holder_[slot] = 0; }
-bool FakeLiveness::held(std::uint32_t slot) { return holder_[slot] != 0; }
+void FakeLiveness::release(std::uint32_t slot) { holder_[kernel()][slot] = 0; }
+bool FakeLiveness::held(std::uint32_t slot) {
+  return inside_actor() ? holder_[kernel()][slot] != 0 : held_anywhere(slot);
+}
+bool FakeLiveness::held_anywhere(std::uint32_t slot) const {
+  return std::any_of(holder_.begin(), holder_.end(), [&](const auto& of) { return of[slot] != 0; });
+}
 void FakeLiveness::release_all(unsigned actor) {
-  std::replace(holder_.begin(), holder_.end(), actor + 1, 0U);
+  for (auto& of_kernel : holder_) std::replace(of_kernel.begin(), of_kernel.end(), actor + 1, 0U);
 }
 
 World::World() { make_names(); }
@@ -97,6 +105,7 @@ void World::create(const WorldOptions& options) {
     spec.name = "killpoints";
     spec.nodes = options.nodes;
     spec.bytes_per_node = options.bytes_per_node;
+    spec.separate_kernels = options.separate_kernels;
     cache::PlanOptions plan_options;
     plan_options.nodes = options.nodes;
     plan_options.bytes_per_node = options.bytes_per_node;
@@ -109,6 +118,7 @@ void World::create(const WorldOptions& options) {
     plan.cache.store(geometry.user.data() + 16);
     state_->domain = gsm::Domain::in_memory(spec, geometry, cache::format);
     state_->body_bytes.fill(300);
+    for (const unsigned m : kOfNodeOne) state_->home[m] = options.separate_kernels ? 1 : 0;
   };
   run_actor(0, build);
   attach_ranges();
@@ -156,12 +166,14 @@ void World::as(unsigned m, const std::function<void()>& body) {
   if (end == ActorEnd::kKilled) violate("process %u died by itself", m);
 }
 
-bool World::join(unsigned m, std::uint32_t node) {
+bool World::join(unsigned m, std::optional<std::uint32_t> node) {
   runtime::JoinOptions options;
-  options.node = node;
+  if (node) state_->home[m] = *node;
+  options.node = state_->home[m];
   options.server = "kill/point";
   options.busy_spins = kSpins;
   options.may_inherit = true;
+  if (state_->domain->separate_kernels()) state_->liveness.set_kernel(m, options.node);
   auto joined = Instance::join(*state_->domain, state_->liveness, options);
   if (!joined) return false;
   Member& self = member(m);

@@ -8,6 +8,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,14 +25,20 @@ namespace mcs::killpoints {
 /// Who is alive is what the test says. Lies in the actors' arena, so it is rewound with them.
 class FakeLiveness final : public runtime::Liveness {
  public:
+  /// An actor's kernel knows of the locks of its own processes only.
+  void set_kernel(unsigned actor, unsigned kernel) { kernels_[actor] = kernel; }
   bool acquire(std::uint32_t slot) override;
   void release(std::uint32_t slot) override;
   bool held(std::uint32_t slot) override;
+  /// By anybody at all.
+  bool held_anywhere(std::uint32_t slot) const;
   /// All that this actor holds.
   void release_all(unsigned actor);
 
  private:
-  std::array<unsigned, 64> holder_{};  // actor + 1; 0: nobody
+  unsigned kernel() const;
+  std::array<unsigned, kActors> kernels_{};
+  std::array<std::array<unsigned, 64>, 4> holder_{};  // by kernel and slot: actor + 1; 0: nobody
 };
 
 struct WorldOptions {
@@ -39,6 +46,7 @@ struct WorldOptions {
   std::uint32_t instances = 8;
   std::uint64_t bytes_per_node = 576 * 1024;
   std::uint64_t bytes_per_entry = 1 << 20;  // as few descriptors as a plan gives
+  bool separate_kernels = false;
 };
 
 inline constexpr unsigned kMembers = 12;
@@ -73,6 +81,7 @@ struct WorldState {
   std::unique_ptr<gsm::Domain> domain;
   FakeLiveness liveness;
   std::array<Member, kMembers> members;
+  std::array<std::uint32_t, kMembers> home{};  // node
   // Bit v of these stands for version v of a key.
   std::array<std::uint32_t, kKeys> allowed{};    // a lookup may give it
   std::array<std::uint32_t, kKeys> begun{};      // its fill has begun
@@ -114,7 +123,8 @@ class World {
   void as(unsigned m, const std::function<void()>& body);
 
   // Inside an actor.
-  bool join(unsigned m, std::uint32_t node = 0);
+  /// On the node of state().home, or another one, which that is then.
+  bool join(unsigned m, std::optional<std::uint32_t> node = {});
   Put put(unsigned m, unsigned key, unsigned version, bool insist = true);
   /// In steps: 0 begin, 1 head, 2 body, 3 commit; kStored if the step succeeded.
   Put put_begin(unsigned m, unsigned key, unsigned version, cache::Fill& fill, bool insist = true);

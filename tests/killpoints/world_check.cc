@@ -69,7 +69,7 @@ MCS_UNSEEN void World::check_slots(bool pins_held) {
     if (recoverer != 0 && !look.is_dead(InstanceId{recoverer})) {
       violate("slot %u: instance %#lx recovers it for ever", number, recoverer);
     }
-    if (owner == nullptr && state_->liveness.held(number)) {
+    if (owner == nullptr && state_->liveness.held_anywhere(number)) {
       violate("slot %u: free, but its liveness lock is held", number);
     }
     const Slot& slot = look.slot(number);

@@ -72,6 +72,17 @@ class InstanceRecoveryTest : public testing::Test {
   std::unique_ptr<Instance> survivor_;
 };
 
+// As in two days of prefork children that live for a sixth of a second.
+TEST_F(InstanceRecoveryTest, AfterAMillionOwnersASlotStillBelongsToItsSegment) {
+  const std::uint32_t slot = survivor_->slot_number() + 1;
+  const std::uint32_t last = (1U << 20) - 1;
+  survivor_->control(slot).state.store(StateWord::make(InstanceState::kFree, last));
+  const auto next = join("next");
+  ASSERT_EQ(next->slot_number(), slot);
+  EXPECT_FALSE(survivor_->is_of_former_segment(next->id()));
+  EXPECT_NE(next->id().incarnation(), 0U);
+}
+
 TEST_F(InstanceRecoveryTest, OneThreadOfAProcessAtATime) {
   SlowSteps steps;
   survivor_->set_steps(&steps);
