@@ -28,6 +28,8 @@ namespace mcs::runtime {
 namespace {
 
 constexpr std::uint32_t kSocketEvent = 0xffffffff;
+// To recover an instance as soon as its exit was told; then it has its turn with all the others.
+constexpr unsigned kAttempts = 32;
 
 // Which hello an event is about: the slot alone may have told of somebody else since.
 std::uint64_t event_of(std::uint32_t slot, std::uint32_t serial) {
@@ -247,6 +249,22 @@ void Agent::receive_hellos() {
   }
 }
 
+void Agent::told_of_exit(std::uint32_t slot, std::uint32_t serial, std::uint64_t now) {
+  const auto it = watched_.find(slot);
+  // An exit that was told in one breath with the hello of the slot's next owner.
+  if (it == watched_.end() || it->second.serial != serial) return;
+  Watched& watched = it->second;
+  const std::uint64_t word = instance_.control(slot).state.load(std::memory_order_acquire);
+  // The slot may belong to its next owner by now: that one's lock is held, and recover sees it.
+  if (StateWord::incarnation(word) != watched.incarnation ||
+      instance_.recover(slot, "exit", now, watched.incarnation)) {
+    forget(slot);
+  } else if (++watched.attempts == kAttempts) {
+    // Somebody who does not get on holds what is needed: the kernel would tell again and again.
+    ::epoll_ctl(epoll_, EPOLL_CTL_DEL, watched.pidfd, nullptr);
+  }
+}
+
 bool Agent::anybody_else() const {
   for (std::uint32_t slot = 0; slot < instance_.slot_count(); ++slot) {
     if (slot == instance_.slot_number()) continue;
@@ -349,8 +367,9 @@ void Agent::end(std::uint32_t slot, const Watched& watched) {
                   traced ? "hung, and traced" : "hung, and may not be killed");
 }
 
-void Agent::judge(std::uint32_t slot, Watched& watched) {
-  const std::uint64_t now = monotonic_ns();
+// `now` is when this round began: whoever was held up since then, and looks at another clock, would take
+// its own delay for theirs.
+void Agent::judge(std::uint32_t slot, Watched& watched, std::uint64_t now) {
   const bool stopped = is_stopped(slot, watched, now);
   if (holds_too_long(slot, watched, now) || stopped) end(slot, watched);
 }
@@ -366,7 +385,7 @@ void Agent::forget_measurements() {
   }
 }
 
-void Agent::look_around() {
+void Agent::look_around(std::uint64_t now) {
   for (std::uint32_t slot = 0; slot < instance_.slot_count(); ++slot) {
     if (slot == instance_.slot_number()) continue;
     const std::uint64_t word = instance_.control(slot).state.load(std::memory_order_acquire);
@@ -376,6 +395,10 @@ void Agent::look_around() {
       if (it != watched_.end() && it->second.incarnation == StateWord::incarnation(word)) {
         forget(slot);
       }
+      continue;
+    }
+    if (it != watched_.end() && it->second.attempts >= kAttempts) {
+      told_of_exit(slot, it->second.serial, now);
       continue;
     }
     if (!instance_.lives(slot)) {
@@ -398,7 +421,7 @@ void Agent::look_around() {
       watched.blocked_last = watched.blocked_seen =
           instance_.control(slot).blocked.load(std::memory_order_relaxed);
     }
-    judge(slot, watched);
+    judge(slot, watched, now);
   }
 }
 
@@ -546,15 +569,7 @@ bool Agent::run(const volatile bool* stop) {
         receive_hellos();
         continue;
       }
-      const auto it = watched_.find(slot);
-      // An exit that was told in one breath with the hello of the slot's next owner.
-      if (it == watched_.end() || events[i].data.u64 != event_of(slot, it->second.serial)) continue;
-      const std::uint64_t word = instance_.control(slot).state.load(std::memory_order_acquire);
-      // The slot may belong to its next owner by now: that one's lock is held, and recover sees it.
-      if (StateWord::incarnation(word) != it->second.incarnation ||
-          instance_.recover(slot, "exit", now, it->second.incarnation)) {
-        forget(slot);
-      }
+      told_of_exit(slot, static_cast<std::uint32_t>(events[i].data.u64 >> 32), now);
     }
     if (options_.watch) options_.watch();
     if (now - last_look < 100000000ULL) continue;
@@ -568,7 +583,7 @@ bool Agent::run(const volatile bool* stop) {
       word.store(instance_.id().value, std::memory_order_release);
     }
     instance_.tick();
-    look_around();
+    look_around(now);
     tick_();
     if (anybody_else()) {
       alone_since = 0;

@@ -78,6 +78,7 @@ class Agent {
     std::uint32_t incarnation = 0;
     int pidfd = -1;
     std::uint32_t serial = 0;  // of the hello that brought the pidfd
+    unsigned attempts = 0;     // to recover it since the kernel told of its exit
     std::uint64_t blocked_seen = 0;
     std::uint64_t heartbeat_seen = 0;
     std::uint64_t stalled_since_ns = 0;
@@ -86,9 +87,10 @@ class Agent {
     std::map<unsigned, Hold> holds;     // by record
   };
   void receive_hellos();
-  void look_around();
+  void told_of_exit(std::uint32_t slot, std::uint32_t serial, std::uint64_t now);
+  void look_around(std::uint64_t now);
   void forget_measurements();
-  void judge(std::uint32_t slot, Watched& watched);
+  void judge(std::uint32_t slot, Watched& watched, std::uint64_t now);
   bool is_stopped(std::uint32_t slot, Watched& watched, std::uint64_t now);
   bool holds_too_long(std::uint32_t slot, Watched& watched, std::uint64_t now);
   void end(std::uint32_t slot, const Watched& watched);

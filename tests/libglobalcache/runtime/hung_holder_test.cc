@@ -92,7 +92,7 @@ class HungHolderTest : public testing::Test {
   }
   void TearDown() override {
     stop_ = true;
-    held_up_ = false;
+    rounds_ = kUnlimited;
     if (thread_.joinable()) thread_.join();
     for (const pid_t pid : {child_, agent_}) {
       if (pid <= 0) continue;
@@ -127,7 +127,7 @@ class HungHolderTest : public testing::Test {
     }
     start_agent();
     survivor_ = Member::join(directory_, "survivor/1");
-    if (held_up_) {
+    if (rounds_ == 0) {
       while (ticks_ == 0) std::this_thread::yield();
       ASSERT_EQ(::write(go_[1], "", 1), 1);
     }
@@ -206,10 +206,13 @@ class HungHolderTest : public testing::Test {
     thread_ = std::thread([this] {
       lose_the_right_to_kill();
       Member m = Member::join(directory_, "mcs-agent");
-      runtime::Agent agent(*m.instance, m.domain->path(), {kHangLimitMs, 600000}, [&] {
+      runtime::Agent::Options options{kHangLimitMs, 600000};
+      options.watch = [this] { ++turns_; };
+      runtime::Agent agent(*m.instance, m.domain->path(), options, [&] {
         m.cache->tick();
         ++ticks_;
-        while (held_up_) std::this_thread::yield();
+        while (rounds_ == 0) std::this_thread::yield();
+        if (rounds_ != kUnlimited) --rounds_;
       });
       agent.run(&stop_);
       m.cache->leave();
@@ -308,7 +311,9 @@ class HungHolderTest : public testing::Test {
   std::thread thread_;
   volatile bool stop_ = false;
   std::atomic<unsigned> ticks_{0};
-  std::atomic<bool> held_up_{false};  // the agent, after its round
+  std::atomic<unsigned> turns_{0};  // of the agent; some of them have a tick
+  static constexpr unsigned kUnlimited = ~0U;
+  std::atomic<unsigned> rounds_{kUnlimited};  // that the agent may still begin; it is held up after each
   bool traced_ = false;
   bool foreign_ = false;
   bool busy_ = false;  // instead of being stopped
@@ -363,18 +368,19 @@ std::function<void()> take_group(Member& m) {
 
 // As when a machine sleeps and wakes: the agent may look before anybody else has had a turn.
 TEST_F(HungHolderTest, AnAgentThatWasAsleepItselfJudgesNobodyByIt) {
-  held_up_ = true;
+  rounds_ = 0;
   start_child(take_bucket);
   for (unsigned round = 0; round < 5; ++round) {
     const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(kHangLimitMs + 100);
     while (std::chrono::steady_clock::now() < until) store(*survivor_.cache, kKey);
     const unsigned before = ticks_;
-    held_up_ = false;
+    rounds_ = 1;
     while (ticks_ == before) std::this_thread::yield();
-    held_up_ = true;
   }
-  EXPECT_EQ(::waitpid(child_, nullptr, WNOHANG), 0);
-  held_up_ = false;
+  siginfo_t ended{};
+  ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(child_), &ended, WEXITED | WNOHANG | WNOWAIT), 0);
+  ASSERT_EQ(ended.si_pid, 0) << "signal or status " << ended.si_status;
+  rounds_ = kUnlimited;
   expect_killed_and_recovered([&] { store(*survivor_.cache, kKey); });
 }
 
@@ -400,6 +406,54 @@ TEST_F(HungHolderTest, WhoIsTracedWithAGroupLockedIsExpelledAndTheGroupStaysItsO
   expect_clean();
 }
 
+// Nobody can fold the counters of whoever dies while the totals' lock is not to be had.
+TEST_F(HungHolderTest, TheAgentDoesNotSpinWhileSomebodyCannotBeRecovered) {
+  traced_ = true;
+  pid_t victim = -1;
+  start_child([](Member& m) -> std::function<void()> {
+    auto* op = new Instance::Op(*m.instance);
+    const auto ref = runtime::LockRef::make(
+        0, m.instance->geometry().totals + offsetof(runtime::StatTotals, lock));
+    if (!op->try_lock(m.instance->totals(0).lock, ref)) ::_exit(4);
+    return [op] { delete op; };
+  });
+  std::uint32_t slot = 0;
+  victim = ::fork();
+  ASSERT_GE(victim, 0);
+  if (victim == 0) {
+    Member m = Member::join(directory_, "victim/1");
+    while (!runtime::send_hello(m.domain->path(), 0, m.instance->id())) ::usleep(1000);
+    slot = m.instance->slot_number();
+    if (::write(ready_[1], &slot, sizeof slot) != sizeof slot) ::_exit(2);
+    for (;;) ::pause();
+  }
+  ASSERT_EQ(::read(ready_[0], &slot, sizeof slot), static_cast<ssize_t>(sizeof slot));
+  const auto state = [&] { return StateWord::state(survivor_.instance->control(slot).state.load()); };
+  const unsigned known = ticks_ + 2;
+  while (ticks_ < known) std::this_thread::yield();
+  ::kill(victim, SIGKILL);
+  ASSERT_EQ(::waitpid(victim, nullptr, 0), victim);
+  expect_expelled([&] {
+    survivor_.instance->report_blocking(runtime::InstanceId::make(
+        slot_, StateWord::incarnation(survivor_.instance->control(slot_).state.load())));
+  });
+  const unsigned begin = ticks_ + 1;
+  while (ticks_ < begin) std::this_thread::yield();
+  const unsigned turns = turns_;
+  while (ticks_ < begin + 10) std::this_thread::yield();
+  // Five between two ticks, unless something happens.
+  EXPECT_LT(turns_ - turns, 10U * 20);
+  EXPECT_EQ(state(), InstanceState::kDead);
+  detach();
+  continue_child();
+  const auto limit = std::chrono::steady_clock::now() + kLongEnough;
+  while (state() != InstanceState::kFree && std::chrono::steady_clock::now() < limit) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(state(), InstanceState::kFree);
+  expect_clean();
+}
+
 // The child stops while it recovers another process, which died with the bucket locked.
 class HungRecovererTest : public HungHolderTest {
  protected:
@@ -418,7 +472,7 @@ class HungRecovererTest : public HungHolderTest {
     ASSERT_EQ(::read(ready[0], &holder_slot_, sizeof holder_slot_),
               static_cast<ssize_t>(sizeof holder_slot_));
     // The agent does not look until the recoverer has begun.
-    held_up_ = true;
+    rounds_ = 0;
     start_child([&](Member& m) -> std::function<void()> {
       StoppingSteps steps;
       m.instance->set_steps(&steps);
@@ -436,7 +490,7 @@ class HungRecovererTest : public HungHolderTest {
     ASSERT_EQ(::waitpid(holder, nullptr, 0), holder);
     ::close(ready[0]);
     ::close(ready[1]);
-    held_up_ = false;
+    rounds_ = kUnlimited;
   }
   InstanceState holder_state() const {
     return StateWord::state(survivor_.instance->control(holder_slot_).state.load());
