@@ -35,7 +35,7 @@ extern "C" {
 
 /** Version of this interface: the major number changes when a caller must be compiled again. */
 #define MCS_API_VERSION_MAJOR 1
-#define MCS_API_VERSION_MINOR 5
+#define MCS_API_VERSION_MINOR 6
 
 /** (major << 16) | minor of the library in use. */
 MCS_API uint32_t mcs_api_version(void);
@@ -128,16 +128,19 @@ MCS_API int mcs_wake_fd(mcs_process *process);
 
 /**
  * How many requests this process can have at once (its threads, or the connections of an event loop),
- * and how many such processes its server runs. From then on at most half of the requests wait for
- * others' fills (in processes of one request: half of the processes); mcs_cache_lock_busy says what
- * becomes of further ones. Before the first request.
+ * and how many such processes its server runs. From then on, unless the policy says `wait` (which is the
+ * default where there is a waiter), at most half of the requests wait for others' fills to begin (in
+ * processes of one request: half of the processes that have the same parent); mcs_cache_lock_busy says
+ * what becomes of further ones. Those that look on briefly before they pass are not counted, nor those
+ * that receive what arrives. Before the first request.
  */
 MCS_API void mcs_set_capacity(mcs_process *process, uint32_t requests, uint32_t processes);
 
 /**
- * Whether within the last within_ms half of the threads were held by requests that waited for others'
- * fills or received them while they arrived. More clients are waiting for a thread then: a server in
- * which kept connections take places from others closes them after their response.
+ * Whether within the last within_ms half of the threads (in processes of one request: of the processes)
+ * were seen to be held by requests that waited for others' fills or received them while they arrived, or a
+ * request found no place to wait. More clients are waiting for a thread then: a server in which kept
+ * connections take places from others closes them after their response.
  */
 MCS_API int mcs_is_crowded(mcs_process *process, uint32_t within_ms);
 
@@ -153,6 +156,12 @@ MCS_API void mcs_cancel_wait(mcs_process *process, void *waiter);
 typedef struct mcs_policy mcs_policy;
 
 MCS_API mcs_policy *mcs_policy_create(void);
+/**
+ * For the rules of one request (.htaccess), which end with it: for one thread at a time, and no lock is taken
+ * for it, so that a signal handler that interrupts its making may still end the process. Sites that no
+ * other policy names are not kept for it.
+ */
+MCS_API mcs_policy *mcs_policy_create_for_request(void);
 MCS_API void mcs_policy_destroy(mcs_policy *policy);
 
 /**
@@ -489,8 +498,9 @@ MCS_API mcs_follow mcs_follow_read(mcs_transaction *transaction, void *to, size_
 /**
  * After MCS_FOLLOW_BROKEN: continue where the body broke off, from another fill of the same
  * representation. MCS_FOLLOW: go on with mcs_follow_read. MCS_WAIT: call again when woken or after
- * wait_ms; if response->refresh is set start an internal request for it first. MCS_DECLINED: there
- * is nothing to continue with; close the connection without a regular end.
+ * wait_ms (without a waiter: at once, since the call blocks itself); if response->refresh is set start an
+ * internal request for it first, which wakes its waiters when it has begun. MCS_DECLINED: there is nothing to
+ * continue with; close the connection without a regular end.
  */
 MCS_API mcs_outcome mcs_follow_retry(mcs_transaction *transaction, mcs_response *response);
 

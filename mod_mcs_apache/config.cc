@@ -24,7 +24,8 @@ struct Rules {
     Rules* result;
     Merge* next;
   };
-  Site site{mcs_policy_create(), mcs_policy_create()};
+  explicit Rules(mcs_policy* (*create)() = mcs_policy_create) noexcept : site{create(), create()} {}
+  Site site;
   bool of_request = false;  // from a .htaccess file: gone with the request
   std::atomic<Merge*> merges{nullptr};  // only ever pushed to
 };
@@ -63,8 +64,9 @@ apr_status_t destroy_rules(void* data) noexcept {
   return APR_SUCCESS;
 }
 
-Rules* create_rules(apr_pool_t* pool) noexcept {
-  auto* rules = new Rules;
+Rules* create_rules(apr_pool_t* pool, bool of_request) noexcept {
+  auto* rules = of_request ? new Rules(mcs_policy_create_for_request) : new Rules;
+  rules->of_request = of_request;
   apr_pool_cleanup_register(pool, rules, destroy_rules, apr_pool_cleanup_null);
   return rules;
 }
@@ -82,8 +84,7 @@ void take_from(Rules* result, const Rules* child, const Rules* parent) noexcept 
 // a request brings its own.
 Rules* inherit(apr_pool_t* pool, Rules* child, const Rules* parent) noexcept {
   if (child->of_request || parent->of_request) {
-    Rules* result = create_rules(pool);
-    result->of_request = true;
+    Rules* result = create_rules(pool, true);
     take_from(result, child, parent);
     return result;
   }
@@ -152,8 +153,8 @@ const char* set_enabled(cmd_parms* cmd, void* config, int enabled) noexcept {
 
 Site& site_of(const cmd_parms* cmd, void* config) noexcept {
   auto* dir = static_cast<DirConfig*>(config);
-  if (dir->rules == nullptr) dir->rules = create_rules(cmd->pool);
-  dir->rules->of_request = cmd->pool == cmd->temp_pool;  // as it is for .htaccess files
+  // The two pools are the same for .htaccess files.
+  if (dir->rules == nullptr) dir->rules = create_rules(cmd->pool, cmd->pool == cmd->temp_pool);
   return dir->rules->site;
 }
 
@@ -293,7 +294,7 @@ void complete_rules(apr_pool_t* pool, server_rec* server) noexcept {
   auto* dir = static_cast<DirConfig*>(create_dir_config(pool, nullptr));
   if (shared != nullptr) *dir = *shared;
   ap_set_module_config(server->lookup_defaults, &mcs_module, dir);
-  Rules* defaults = create_rules(pool);
+  Rules* defaults = create_rules(pool, false);
   const char* name = default_key_base(pool, server);
   KeyBase* key_base = add_key_base(pool, name, server, nullptr);
   key_base->root = document_root(pool, server);

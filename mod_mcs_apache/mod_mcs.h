@@ -173,8 +173,8 @@ void add_store_filter(Exchange& x) noexcept;
 
 void register_refresh() noexcept;
 // Fetches what the request asked for again, for nobody but the cache, and without delaying the
-// connection it came over (docs/decisions/0021-httpd-refresh.md).
-void start_refresh(request_rec* r) noexcept;
+// connection it came over unless its response is `awaited` (docs/decisions/0021-httpd-refresh.md).
+void start_refresh(request_rec* r, bool awaited) noexcept;
 bool is_refresh(const request_rec* r) noexcept;
 
 }  // namespace mcs::httpd

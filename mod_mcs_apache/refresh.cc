@@ -193,12 +193,13 @@ apr_port_t port(const request_rec* r) noexcept {
 
 bool is_refresh(const request_rec* r) noexcept { return refresh_of(r->connection) != nullptr; }
 
-void start_refresh(request_rec* r) noexcept {
+void start_refresh(request_rec* r, bool awaited) noexcept {
   // What a POST was answered with cannot be had again without its body.
   if (is_refresh(r) || r->method_number != M_GET) return;
   Refresh* refresh = copy_request(r);
   if (refresh == nullptr) return;
   if (!is_threaded()) {
+    if (awaited) return run(refresh);
     r->connection->keepalive = AP_CONN_CLOSE;
     apr_pool_cleanup_register(r->connection->pool, refresh, run_after_the_connection,
                               apr_pool_cleanup_null);

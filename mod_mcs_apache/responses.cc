@@ -18,7 +18,6 @@ namespace mcs::httpd {
 namespace {
 
 constexpr size_t kFollowPiece = 64 * 1024;
-constexpr uint32_t kMostSleepMs = 20;
 
 mcs_str view(const char* text) noexcept {
   return text != nullptr ? mcs_str{text, strlen(text)} : mcs_str{};
@@ -43,8 +42,6 @@ bool is_for_the_cache(const request_rec* r) noexcept {
   // Parts of pages, pages about errors, and the traffic of a forward proxy are not.
   if (r->main != nullptr || r->status != HTTP_OK || r->proxyreq == PROXYREQ_PROXY) return false;
   if (r->method_number == M_TRACE || r->method_number == M_CONNECT) return false;
-  const char* upgrade = apr_table_get(r->headers_in, "Upgrade");
-  if (upgrade != nullptr && ap_find_token(r->pool, upgrade, "websocket")) return false;
   return !is_for_default_handler(r) || strcmp(r->method, "PURGE") == 0;
 }
 
@@ -162,8 +159,7 @@ mcs_outcome retry_following(Exchange& x) noexcept {
       outcome = mcs_follow_retry(x.transaction, &response);
     }
     if (outcome != MCS_WAIT) return outcome;
-    if (response.refresh) start_refresh(x.r);
-    apr_sleep(apr_time_from_msec(std::min(response.wait_ms, kMostSleepMs)));
+    if (response.refresh) start_refresh(x.r, true);
   }
 }
 
@@ -317,7 +313,7 @@ int serve_response(request_rec* r) noexcept {
   }
   switch (outcome) {
     case MCS_RESPONSE:
-      if (reply.refresh) start_refresh(r);
+      if (reply.refresh) start_refresh(r, false);
       if (is_for_default_handler(r) && r->filename != nullptr) {
         CallGuard guard;
         mcs_purge_file(process, site->files, file_key(r, *site->key_base), allocate, r->pool, &reply);

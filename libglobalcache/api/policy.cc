@@ -17,7 +17,7 @@
 
 namespace {
 
-// All of this process: what its configuration says.
+// All of this process that its configuration says.
 struct Policies {
   std::mutex mutex;
   std::unordered_set<const mcs_policy*> all;
@@ -32,24 +32,30 @@ Policies& policies() {
 }  // namespace
 
 void mcs_policy::rules_changed() {
-  const std::lock_guard lock(policies().mutex);
+  std::unique_lock lock(policies().mutex, std::defer_lock);
+  if (!of_request_) lock.lock();
   site.name = mcs::http::site_name(rules);
   site.quota = {rules.quota.bytes, rules.quota.permille};
   site.reserve = {rules.reserve.bytes, rules.reserve.permille};
 }
 
-mcs_policy::mcs_policy() {
+mcs_policy::mcs_policy(bool of_request) : of_request_(of_request) {
+  if (of_request_) return;
   const std::lock_guard lock(policies().mutex);
   policies().all.insert(this);
 }
 
 mcs_policy::~mcs_policy() {
+  if (of_request_) return;
   const std::lock_guard lock(policies().mutex);
   policies().all.erase(this);
 }
 
 void mcs::api::keep_sites(const cache::GlobalCache& cache) {
-  const std::lock_guard lock(policies().mutex);
+  // A thread that a signal handler has interrupted while it holds the lock does not give it back: the
+  // process could not leave its domain if its other threads waited for that.
+  const std::unique_lock lock(policies().mutex, std::try_to_lock);
+  if (!lock.owns_lock()) return;
   std::set<std::string_view> names;
   for (const mcs_policy* policy : policies().all) {
     if (const cache::SiteRules* site = policy->site_rules()) names.insert(site->name);
@@ -60,7 +66,13 @@ void mcs::api::keep_sites(const cache::GlobalCache& cache) {
 extern "C" {
 
 mcs_policy* mcs_policy_create(void) try {
-  return new mcs_policy;
+  return new mcs_policy(false);
+} catch (const std::exception&) {
+  return nullptr;
+}
+
+mcs_policy* mcs_policy_create_for_request(void) try {
+  return new mcs_policy(true);
 } catch (const std::exception&) {
   return nullptr;
 }

@@ -7,7 +7,8 @@
 
 /// The C API's handle of a location's rules.
 struct mcs_policy {
-  mcs_policy();
+  /// of_request: nobody else ever sees it, so that nothing about it is locked.
+  explicit mcs_policy(bool of_request = false);
   ~mcs_policy();
   mcs_policy(const mcs_policy&) = delete;
   mcs_policy& operator=(const mcs_policy&) = delete;
@@ -18,6 +19,9 @@ struct mcs_policy {
   /// For keys; nullptr: no site is told apart here.
   const mcs::cache::SiteRules* site_rules() const { return site.name.empty() ? nullptr : &site; }
   void rules_changed();
+
+ private:
+  const bool of_request_;
 };
 
 namespace mcs::api {

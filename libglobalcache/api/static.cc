@@ -12,6 +12,7 @@
 #include "libglobalcache/api/policy.h"
 #include "libglobalcache/api/process.h"
 #include "libglobalcache/api/response.h"
+#include "libglobalcache/http/cache_status.h"
 #include "libglobalcache/http/date.h"
 #include "libglobalcache/http/etag.h"
 #include "libglobalcache/http/key.h"
@@ -117,32 +118,34 @@ bool put_fields(Request& r, const FileHead& head, mcs_cache_status status) {
 void put_cache_status(Request& r) {
   const http::CachePolicy& rules = r.ask.policy->rules;
   if (!rules.send_cache_status) return;
-  const char* what = nullptr;
+  http::CacheStatus what;
+  what.cache_name = rules.cache_status_name;
   switch (r.response.cache_status) {
     case MCS_CACHE_HIT:
     case MCS_CACHE_REVALIDATED:
-      what = "; hit";
+      what.hit = true;
       break;
     case MCS_CACHE_MISS:
-      what = "; fwd=uri-miss; stored";
+      what.forward = http::Forward::kUriMiss;
       break;
     case MCS_CACHE_EXPIRED:
-      what = "; fwd=stale; stored";
+      what.forward = http::Forward::kStale;
       break;
     case MCS_CACHE_BYPASS:
-      what = "; fwd=bypass";
+      what.forward = http::Forward::kBypass;
       break;
     default:
       return;
   }
-  std::size_t n = std::strlen(what);
-  if (r.response.file_fd >= 0 && n > 8) n -= std::strlen("; stored");
-  const std::size_t name = rules.cache_status_name.size();
-  auto* field = static_cast<char*>(r.alloc(name + n));
+  what.stored = r.response.file_fd < 0;
+  // Reused, so that a hit allocates nothing.
+  static thread_local std::string text;
+  text.clear();
+  http::append_cache_status(what, text);
+  auto* field = static_cast<char*>(r.alloc(text.size()));
   if (field == nullptr) return;
-  std::memcpy(field, rules.cache_status_name.data(), name);
-  std::memcpy(field + name, what, n);
-  r.response.cache_status_field = {field, name + n};
+  std::memcpy(field, text.data(), text.size());
+  r.response.cache_status_field = {field, text.size()};
 }
 
 /// Fill the response from a pinned entry; takes over the pin or releases it.
@@ -347,16 +350,18 @@ mcs_outcome get(Request& r) {
     if (r.ask.last_try) return serve_file(r, status);
     const auto wait_ms = static_cast<std::uint32_t>(std::clamp<std::int64_t>(
         rules.lock_timeout_ms, 1, 60000));
-    if (r.ask.waiter == nullptr) {
-      const bool limited = rules.lock_busy != http::LockBusy::kWait;
-      if (limited && !take_place(process, nullptr)) return serve_file(r, status);
-      wait_blocking(process, found.filling, kUntilEnd,
+    const bool thread = r.ask.waiter == nullptr;
+    const bool limited = rules.lock_busy != http::LockBusy::kWait &&
+                         (thread || rules.lock_busy != http::LockBusy::kByServer);
+    if (limited && !take_place(process)) return serve_file(r, status);
+    if (thread) {
+      wait_blocking(process, {found.filling, kUntilEnd},
                     runtime::monotonic_ns() + wait_ms * 1000000ULL);
       if (limited) leave_place(process);
       if (cache.still_filling(found.filling)) return serve_file(r, status);
       continue;
     }
-    if (register_waiter(process, r.ask.waiter, found.filling, kUntilEnd)) {
+    if (register_waiter(process, r.ask.waiter, {found.filling, kUntilEnd}, limited)) {
       r.response.wait_ms = wait_ms;
       return MCS_WAIT;
     }

@@ -57,7 +57,7 @@ TransactionPool& pool() {
 
 // Everything but the memory that can be used again.
 void reset(Transaction& t) {
-  t.has_range = t.has_conditions = t.has_body = t.has_connection = false;
+  t.has_range = t.has_conditions = t.has_body = t.has_connection = t.wants_websocket = false;
   t.has_hit = t.marked_stale = t.no_pin = t.known_specs = false;
   t.entry.reset();
   t.filling = {};
@@ -256,18 +256,20 @@ bool is_silent(Transaction& t, std::uint64_t progress) {
              static_cast<std::uint64_t>(t.policy->lock_age_ms) * kNsPerMs;
 }
 
-// A thread that waits has a place among those who do, which it keeps until it has an answer.
+// Whoever waits has a place among those who do, which it keeps until it has an answer.
 bool may_wait(Transaction& t) {
-  const bool thread = t.ask.waiter == nullptr;
   http::LockBusy busy = t.policy->lock_busy;
   if (busy == http::LockBusy::kByServer) {
-    busy = thread ? http::LockBusy::kPass : http::LockBusy::kWait;
+    busy = t.ask.waiter == nullptr ? http::LockBusy::kPass : http::LockBusy::kWait;
   }
   if (busy == http::LockBusy::kWait || t.has_place) return true;
-  const bool granted =
-      (t.ask.flags & MCS_REQUEST_NO_WAIT) == 0 && take_place(*t.process, t.ask.waiter);
-  t.has_place = granted && thread;
-  return granted;
+  t.has_place = (t.ask.flags & MCS_REQUEST_NO_WAIT) == 0 && take_place(*t.process);
+  return t.has_place;
+}
+
+void leave_own_place(Transaction& t) {
+  if (t.has_place) leave_place(*t.process);
+  t.has_place = false;
 }
 
 enum class Step { kAgain, kDone, kForward };
@@ -325,10 +327,10 @@ Step wait_for_other(Transaction& t, mcs_response& out, mcs_outcome& outcome) {
     t.waited_since_ns = runtime::monotonic_ns();
   }
   if (t.ask.waiter == nullptr) {
-    wait_blocking(*t.process, t.filling, progress, until_ns);
+    wait_blocking(*t.process, {t.filling, progress}, until_ns);
     return Step::kAgain;
   }
-  if (!register_waiter(*t.process, t.ask.waiter, t.filling, progress)) return Step::kAgain;
+  if (!register_waiter(*t.process, t.ask.waiter, {t.filling, progress})) return Step::kAgain;
   t.registered = true;
   const std::uint64_t now = runtime::monotonic_ns();
   out.wait_ms = static_cast<std::uint32_t>(
@@ -342,6 +344,7 @@ Step try_to_fill(Transaction& t, unsigned attempt) {
   const cache::Key key = t.cache().variant_of(t.key, t.fill_variant);
   switch (t.cache().begin(key, t.fill, {}, true)) {
     case Begin::kFilling:
+      note_begun(*t.process, t.key.hash2);
       break;
     case Begin::kOther:
       return attempt < kBegins ? Step::kAgain : Step::kForward;
@@ -384,6 +387,7 @@ mcs_outcome look_and_wait(Transaction& t, mcs_response& out) {
     if (!bypass && !refreshes(t) && answer_with_part(t, out)) return MCS_RESPONSE;
     if (refreshes(t)) {
       if ((t.has_hit && t.decision.verdict == Reuse::kHit) || t.filling.value != 0) {
+        note_begun(*t.process, t.key.hash2);
         return MCS_DECLINED;
       }
     } else {
@@ -432,20 +436,16 @@ mcs_outcome look_and_wait(Transaction& t, mcs_response& out) {
 }
 
 mcs_outcome run(Transaction& t, mcs_response& out) {
-  struct Place {
-    Transaction& t;
-    ~Place() {
-      if (t.has_place) leave_place(*t.process);
-      t.has_place = false;
-    }
-  } place{t};
-  return look_and_wait(t, out);
+  const mcs_outcome outcome = look_and_wait(t, out);
+  if (outcome != MCS_WAIT) leave_own_place(t);
+  return outcome;
 }
 
 mcs_outcome start(Transaction& t, mcs_response& out) {
   t.now_ms = t.process->wall_ms();
   const bool has_key = read_request(t);
-  if (!t.policy->enabled) return MCS_DECLINED;
+  // What becomes a tunnel (RFC 6455) is no response, and what is stored for its target is none of it.
+  if (!t.policy->enabled || t.wants_websocket) return MCS_DECLINED;
   if (t.policy->purge && view(t.ask.method) == "PURGE") return answer_purge(t, out);
   if (!is_get_like(t)) {
     t.counted = true;
@@ -462,6 +462,7 @@ mcs_outcome start(Transaction& t, mcs_response& out) {
 void let_go(Transaction& t) {
   if (t.registered) mcs_cancel_wait(t.process, t.ask.waiter);
   t.registered = false;
+  leave_own_place(t);
   t.fill.abort();
   release_hit(t);
   release_part(t);

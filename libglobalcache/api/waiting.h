@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <mutex>
 #include <unordered_map>
+#include <vector>
 
 #include "libglobalcache/cache/layout.h"
 #include "libglobalcache/globalcache.h"
@@ -23,11 +24,18 @@ inline constexpr std::uint32_t kBackstopMs = 100;
 /// Instead of a progress that was seen: wait until the fill has ended.
 inline constexpr std::uint64_t kUntilEnd = ~0ULL - 1;
 
+/// What a request waits for.
+struct Awaited {
+  cache::Link filling;     // that this fill gets further than
+  std::uint64_t seen = 0;  // GlobalCache::fill_progress when it looked, or kUntilEnd
+  // Or, where there is no fill: that this begins to differ from `seen`. Of fills_begun.
+  const std::atomic<std::uint64_t>* begun = nullptr;
+};
+
 /// State of waiting; the functions below work on it.
 struct Waiting {
-  struct Waiter {
-    cache::Link filling;
-    std::uint64_t seen = 0;  // GlobalCache::fill_progress when it looked, or kUntilEnd
+  struct Waiter : Awaited {
+    bool has_place = false;  // until it is woken
   };
   std::mutex mutex;
   std::condition_variable woken;
@@ -37,29 +45,44 @@ struct Waiting {
   bool polled = false;         // one of the blocked threads watches the descriptor
   std::atomic<bool> dispatched{false};  // somebody else does
 
+  // Counters, by hash of the key, of fills that this process began or met while it wanted to.
+  std::array<std::atomic<std::uint64_t>, 64> begun{};
+  std::atomic<std::uint32_t> wait_for_begun{0};  // requests that do
+
   // Of mcs_set_capacity; 0: not told, no limit.
   std::uint32_t requests = 0;
   std::uint32_t processes = 0;
-  std::uint32_t places = 0;  // threads that take_place let wait
+  std::uint32_t places = 0;  // of requests that take_place let wait
   std::atomic<std::uint64_t> crowded_ns{0};  // when half of the threads were last seen waiting
+
+  // Processes of one request share the places of their server: each is a byte of the domain's
+  // `live` file, which the kernel gives back when its holder dies.
+  std::uint32_t server_bytes = 0;  // the first byte of this server's
+  std::vector<std::uint32_t> held_places;
+  std::uint32_t own_byte = 0;  // held while a request of this process waits or follows
+  std::atomic<std::uint64_t> looked_ns{0};  // when the others were last looked at
 };
 
-/// A place among the requests that wait: for this thread, or for `waiter`, which registering gives it.
-/// False: half of the requests that this process (or, of one thread, its server) can have do.
-bool take_place(mcs_process& process, const void* waiter);
-/// Of this thread.
+/// A place among the requests that wait. False: half of the requests that this process (or, of one
+/// request, its server) can have do.
+bool take_place(mcs_process& process);
 void leave_place(mcs_process& process);
 
-/// Register a waiter: callbacks.wake is called for it once the fill's progress is not `seen` any
-/// more. False: it is not already; look again at once.
-bool register_waiter(mcs_process& process, void* waiter, cache::Link filling, std::uint64_t seen);
+/// The counter that note_begun changes for this key.
+const std::atomic<std::uint64_t>& fills_begun(mcs_process& process, std::uint64_t key_hash);
+/// This process has begun a fill of the key, or wanted to and met another's: wakes who waits for one.
+void note_begun(mcs_process& process, std::uint64_t key_hash);
+
+/// Register a waiter: callbacks.wake is called for it once what it waits for has happened. False: it
+/// has already; look again at once. has_place: it has taken one, which is given back by then.
+bool register_waiter(mcs_process& process, void* waiter, const Awaited& awaited,
+                     bool has_place = false);
 
 /// Say in shared memory how many wait here: after the instance has changed.
 void publish_waiting(mcs_process& process);
 
 /// The same without a waiter handle: returns when it is so, or at `until_ns` (CLOCK_MONOTONIC).
-void wait_blocking(mcs_process& process, cache::Link filling, std::uint64_t seen,
-                   std::uint64_t until_ns);
+void wait_blocking(mcs_process& process, const Awaited& awaited, std::uint64_t until_ns);
 
 /// Which keys this process has asked a background refresh for a moment ago.
 class RefreshGate {

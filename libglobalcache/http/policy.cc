@@ -169,13 +169,13 @@ Result<void> set_query(const Call& call) {
   policy.query_sort = false;
   policy.query_ignored.clear();
   Args rest = call.args;
-  if (rest.front() == "sort") {
+  if (equals_ignore_case(rest.front(), "sort")) {
     policy.query_sort = true;
     rest = rest.subspan(1);
     if (rest.empty()) return {};
   }
-  if (rest.front() == "keep" && rest.size() == 1) return {};
-  if (rest.front() != "ignore") {
+  if (equals_ignore_case(rest.front(), "keep") && rest.size() == 1) return {};
+  if (!equals_ignore_case(rest.front(), "ignore")) {
     return bad(call.name, "\"{}\" is unknown; write keep, ignore [name ...] or sort", rest.front());
   }
   policy.query = rest.size() == 1 ? QueryRule::kIgnoreAll : QueryRule::kIgnoreListed;
@@ -298,7 +298,9 @@ Result<void> set_share(const Call& call, SpaceShare& share) {
 
 Result<void> set_quota(const Call& call) {
   if (auto set = set_share(call, call.policy.quota); !set) return set;
-  if (call.policy.quota.bytes + call.policy.quota.permille > 0 || call.arg() == "off") return {};
+  if (call.policy.quota.bytes + call.policy.quota.permille > 0 || equals_ignore_case(call.arg(), "off")) {
+    return {};
+  }
   return bad(call.name, "a quota of 0 stores nothing; to cache nothing here switch the cache off");
 }
 
@@ -354,7 +356,7 @@ Result<void> set_cache_status(const Call& call) {
 Result<void> set_lock_busy(const Call& call) {
   constexpr std::array kWords = {Word{"wait", 0}, Word{"pass", 1}, Word{"503", 2}};
   for (const Word& word : kWords) {
-    if (word.text != call.arg()) continue;
+    if (!equals_ignore_case(word.text, call.arg())) continue;
     call.policy.lock_busy = static_cast<LockBusy>(word.bit);
     return {};
   }
@@ -705,6 +707,11 @@ bool is_ignored_parameter(const CachePolicy& policy, std::string_view name) noex
 }
 
 bool purge_allowed(const CachePolicy& policy, std::string_view address) noexcept {
+  // What a socket for both versions calls an IPv4 client (RFC 4291 2.5.5.2).
+  constexpr std::string_view kMapped = "::ffff:";
+  if (starts_with_ignore_case(address, kMapped) && address.find('.') != std::string_view::npos) {
+    address.remove_prefix(kMapped.size());
+  }
   Network network;
   if (!policy.purge || !parse_address(address, network)) return false;
   return std::any_of(policy.purge_from.begin(), policy.purge_from.end(),

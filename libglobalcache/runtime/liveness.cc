@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -99,6 +100,29 @@ bool KernelLiveness::held(std::uint32_t slot) {
   struct flock lock = byte_lock(F_WRLCK, slot);
   // An error is not evidence of death.
   return ::fcntl(probe_fd_, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+}
+
+unsigned Liveness::count_held(std::uint32_t first, std::uint32_t last, unsigned most) {
+  unsigned count = 0;
+  for (std::uint64_t byte = first; byte <= last && count < most; ++byte) {
+    count += held(static_cast<std::uint32_t>(byte)) ? 1 : 0;
+  }
+  return count;
+}
+
+unsigned KernelLiveness::count_held(std::uint32_t first, std::uint32_t last, unsigned most) {
+  if (first > last || most == 0) return 0;
+  struct flock lock = byte_lock(F_WRLCK, first);
+  lock.l_len = static_cast<off_t>(last) - first + 1;
+  if (::fcntl(probe_fd_, F_OFD_GETLK, &lock) != 0 || lock.l_type == F_UNLCK) return 0;
+  // Any of those that are held, not the first; neighbours of one owner are one lock.
+  const auto begin = static_cast<std::uint32_t>(std::max<off_t>(first, lock.l_start));
+  const off_t lock_end = lock.l_len == 0 ? off_t{last} : lock.l_start + lock.l_len - 1;
+  const auto end = static_cast<std::uint32_t>(std::min<off_t>(last, lock_end));
+  unsigned count = std::min(most, end - begin + 1);
+  if (begin > first) count += count_held(first, begin - 1, most - count);
+  if (end < last) count += count_held(end + 1, last, most - count);
+  return count;
 }
 
 }  // namespace mcs::runtime

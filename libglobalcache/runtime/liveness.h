@@ -27,10 +27,17 @@ class Liveness {
   virtual void release(std::uint32_t slot) = 0;
   /// Whether a process other than this one (or another instance in it) holds byte `slot`.
   virtual bool held(std::uint32_t slot) = 0;
+  /// How many bytes of [first, last] anybody holds; `most` if there are more.
+  virtual unsigned count_held(std::uint32_t first, std::uint32_t last, unsigned most);
 };
 
 /// Bytes for agents lie above all slots.
 inline constexpr std::uint32_t kAgentByte = 1U << 20;
+/// Bytes for what an instance holds until it dies at the latest lie above those: the owner of a range
+/// of 65,536 of them is whoever has this number.
+constexpr std::uint32_t held_bytes(std::uint32_t number) {
+  return 1U << 31 | (number & 0x7fff) << 16;
+}
 
 class KernelLiveness final : public Liveness {
  public:
@@ -39,6 +46,7 @@ class KernelLiveness final : public Liveness {
   bool acquire(std::uint32_t slot) override;
   void release(std::uint32_t slot) override;
   bool held(std::uint32_t slot) override;
+  unsigned count_held(std::uint32_t first, std::uint32_t last, unsigned most) override;
 
  private:
   explicit KernelLiveness(int fd);

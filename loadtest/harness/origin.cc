@@ -308,6 +308,11 @@ bool Origin::serve_one(int fd, std::string& buffer) {
   }
   buffer.erase(0, end + kEnd.size());
   const size_t length = std::strtoul(request.header("Content-Length").c_str(), nullptr, 10);
+  constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
+  if (buffer.size() < length && request.header("Expect") == "100-continue" &&
+      ::send(fd, kContinue.data(), kContinue.size(), MSG_NOSIGNAL) < 0) {
+    return false;
+  }
   while (buffer.size() < length) {
     if (!fill()) {
       return false;

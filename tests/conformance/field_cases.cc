@@ -79,6 +79,10 @@ Cases field_cases() {
   Fields many = {fresh};
   for (int i = 0; i < 50; ++i) many.push_back("X-" + std::to_string(i) + ": " + std::to_string(i));
   cases.push_back({"RFC9111_3_1_FiftyFields", {fill(many), hit().having(many)}});
+  Fields asking = {"Accept: x/y"};
+  for (int i = 0; i < 80; ++i) asking.push_back("X-" + std::to_string(i) + ": " + std::to_string(i));
+  cases.push_back(
+      {"RFC9110_5_4_EightyRequestFields", {fill({fresh}).with(asking).reaching(asking), hit().with(asking)}});
   cases.push_back({"RFC9111_3_1_NamesInOtherCase",
                    {fill({"cache-CONTROL: max-age=3600", "x-own: 1", "etag: \"a\""}),
                     hit().having({"X-Own: 1", "ETag: \"a\""})}});

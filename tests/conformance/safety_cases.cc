@@ -55,11 +55,48 @@ void add_messages(Cases& cases) {
       {"HostWithASlash", "GET {base} HTTP/1.1\r\nHost: {host}/x\r\n" + kEnd},
       {"HostWithUserInfo", "GET {base} HTTP/1.1\r\nHost: me@{host}\r\n" + kEnd},
       {"NoHost", "GET {base} HTTP/1.1\r\n" + kEnd},
+      {"HugeField", "GET {base} HTTP/1.1\r\nHost: {host}\r\nX-Big: " + std::string(40'000, 'b') +
+                        "\r\n" + kEnd},
+      {"HugeTarget", "GET {base}" + std::string(40'000, 't') + " HTTP/1.1\r\nHost: {host}\r\n" + kEnd},
   };
   for (const auto& request : requests) {
     cases.push_back(
         leaves_nothing("RFC9112_3_" + request.name, raw(request.request).answered(kFresh)));
   }
+}
+
+// What follows the length that was announced, or a body in chunks, is part of nothing.
+void add_ends(Cases& cases) {
+  const std::string head = "HTTP/1.1 200 OK\r\nCache-Control: max-age=3600\r\n";
+  cases.push_back({"RFC9112_6_3_BytesBehindTheBodyAreNotStored",
+                   {fill()
+                        .origin_sends_raw(head + "Content-Length: 4\r\n\r\n1234" + head +
+                                          "Content-Length: 4\r\n\r\nevil")
+                        .gives("1234"),
+                    hit().gives("1234").having({"Content-Length: 4"}),
+                    miss(kFresh).at("?x")}});
+  cases.push_back({"RFC9110_6_5_TrailersAreNotStored",
+                   {fill()
+                        .origin_sends_raw(head + "Trailer: X-End\r\nTransfer-Encoding: chunked\r\n\r\n"
+                                                 "4\r\n1234\r\n0\r\nX-End: 1\r\nSet-Cookie: a=b\r\n"
+                                                 "Cache-Control: no-store\r\n\r\n")
+                        .gives("1234"),
+                    hit().gives("1234").lacking({"X-End", "Set-Cookie", "Trailer"})}});
+  cases.push_back({"RFC9112_7_1_1_ChunkExtensionsAreNotStored",
+                   {fill()
+                        .origin_sends_raw(head + "Transfer-Encoding: chunked\r\n\r\n"
+                                                 "2;a=b\r\n12\r\n2;c=\"d\"\r\n34\r\n0;e\r\n\r\n")
+                        .gives("1234"),
+                    hit().gives("1234").having({"Content-Length: 4"})}});
+}
+
+// A request with content may ask to be told first whether it is wanted (RFC 9110 10.1.1).
+void add_expectations(Cases& cases) {
+  const Fields expects = {"Expect: 100-continue"};
+  cases.push_back({"RFC9110_10_1_1_ExpectOfARequestWithContent",
+                   {fill(kFresh), does("POST").sending("abc").with(expects), miss(kFresh), hit()}});
+  cases.push_back({"RFC9110_10_1_1_ExpectOfARequestWithout",
+                   {fill(kFresh).with(expects), hit(), hit().with(expects)}});
 }
 
 void add_unkeyed(Cases& cases) {
@@ -113,6 +150,13 @@ void add_hosts(Cases& cases) {
       {"RFC9110_4_2_3_HostWithTheDefaultPort", {fill(kFresh), hit().with(host("{host}:80"))}});
   cases.push_back(
       {"RFC9110_4_2_3_HostWithAnotherPort", {fill(kFresh), miss(kFresh).with(host("{host}:81"))}});
+  cases.push_back({"RFC3986_3_2_2_HostWithATrailingDot",
+                   {fill(kFresh), hit().with(host("{host}.")), hit().with(host("{host}.:80"))}});
+  cases.push_back({"RFC3986_3_2_2_HostWithTwoTrailingDots",
+                   {raw("GET {base} HTTP/1.1\r\nHost: {host}..\r\n" + kEnd)
+                        .answered(kFresh)
+                        .or_breaks(),
+                    miss(kFresh)}});
   cases.push_back({"RFC9112_3_2_2_AbsoluteForm",
                    {fill(kFresh),
                     raw("GET http://{host}{base} HTTP/1.1\r\nHost: {host}\r\n" + kEnd).asking(0)}});
@@ -256,6 +300,8 @@ void add_interim(Cases& cases) {
 Cases safety_cases() {
   Cases cases;
   add_messages(cases);
+  add_ends(cases);
+  add_expectations(cases);
   add_unkeyed(cases);
   add_hosts(cases);
   add_paths(cases);

@@ -46,4 +46,30 @@ TEST(Directives, AllAreDocumented) {
   }
 }
 
+TEST(Directives, WrongValuesAreNamed) {
+  const mcs_directive* rules = nullptr;
+  const size_t count = mcs_policy_directives(&rules);
+  for (const mcs_directive* rule = rules; rule < rules + count; ++rule) {
+    const auto refusal = [&](std::vector<const char*> arguments) {
+      mcs_policy* policy = mcs_policy_create_for_request();
+      char error[256] = "";
+      const mcs_status status = mcs_policy_set(policy, rule->httpd_name, arguments.size(),
+                                               arguments.data(), error, sizeof error);
+      EXPECT_EQ(status, MCS_ERROR) << rule->httpd_name;
+      mcs_policy_destroy(policy);
+      return std::string(error);
+    };
+    EXPECT_THAT(refusal({}), HasSubstr(fmt::format("{}: wrong number of arguments (0); write: {}",
+                                                   rule->httpd_name, rule->syntax)));
+    if (rule->max_args < 255) {
+      EXPECT_THAT(refusal(std::vector<const char*>(rule->max_args + 1, "1")),
+                  HasSubstr(fmt::format("wrong number of arguments ({})", rule->max_args + 1)));
+    }
+    // Any text is a name.
+    const std::string_view name = rule->nginx_name;
+    if (name == "key_base" || name == "site" || name == "status_header") continue;
+    EXPECT_THAT(refusal({"<?>"}), testing::AllOf(HasSubstr(rule->httpd_name), HasSubstr("<?>")));
+  }
+}
+
 }  // namespace

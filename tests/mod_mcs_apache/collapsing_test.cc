@@ -171,6 +171,75 @@ TEST_P(MpmTest, OneRequestForManyWhoFollow) {
   EXPECT_EQ(origin_.count("/a"), 1u);
 }
 
+TEST_P(MpmTest, FollowersOfABrokenFillContinueFromTheNext) {
+  options().mpm = GetParam();
+  if (options().mpm == "prefork") options().workers = 6;
+  const std::string body = bytes_of_size(1 << 20);
+  origin_.on("/a", [&](OriginExchange& exchange) {
+    const OriginAnswer answer = fresh(body, {"ETag: \"1\""});
+    if (exchange.request().number > 1) return exchange.answer(answer);
+    exchange.wait(gate_);
+    exchange.send_head(answer);
+    exchange.send_body(std::string_view(body).substr(0, 500'000));
+    exchange.wait(end_);
+    exchange.reset();
+  });
+  start();
+  const RawConnection filler = ask("/a");
+  ASSERT_TRUE(origin_.wait_for_requests("/a", 1));
+  std::vector<RawConnection> followers = ask_often(2, "/a");
+  wait_for_busy(3);
+  gate_.open();
+  std::vector<std::string> received(followers.size());
+  for (size_t i = 0; i < followers.size(); ++i) read_until(followers[i], "\r\n\r\n", received[i]);
+  end_.open();
+  for (size_t i = 0; i < followers.size(); ++i) {
+    const size_t head = received[i].find("\r\n\r\n") + 4;
+    while (received[i].size() < head + body.size()) {
+      const auto more = followers[i].read_some();
+      ASSERT_TRUE(more && !more->empty()) << received[i].size();
+      received[i] += *more;
+    }
+    EXPECT_TRUE(received[i].substr(head) == body);
+  }
+  EXPECT_EQ(origin_.count("/a"), 2u);
+}
+
+TEST_F(CollapsingTest, OfChildrenWithOneThreadHalfWait) {
+  options().mpm = "prefork";
+  options().workers = options().max_processes = 10;
+  origin_.on("/a", [&](OriginExchange& exchange) {
+    exchange.wait(gate_);
+    exchange.answer(fresh("a"));
+  });
+  start("McsCacheLockTimeout 60s\nMcsCacheLockMaxAge 60s\nMcsCacheLockBusy 503\n");
+  RawConnection filler = ask("/a");
+  ASSERT_TRUE(origin_.wait_for_requests("/a", 1));
+  std::vector<RawConnection> clients = ask_often(7, "/a");
+  // The others have an answer at once.
+  int ready = 0;
+  EXPECT_TRUE(wait_until(
+      [&] {
+        std::vector<pollfd> answered;
+        for (const RawConnection& client : clients) answered.push_back({client.fd(), POLLIN, 0});
+        ready = poll(answered.data(), answered.size(), 0);
+        return ready == 2;
+      },
+      10s))
+      << ready;
+  gate_.open();
+  std::vector<int> answers;
+  for (RawConnection& client : clients) {
+    const auto response = client.read_response();
+    ASSERT_TRUE(response) << response.error().message;
+    answers.push_back(response->status);
+  }
+  EXPECT_EQ(std::count(answers.begin(), answers.end(), 503), 2);
+  EXPECT_EQ(std::count(answers.begin(), answers.end(), 200), 5);
+  EXPECT_EQ(filler.read_response()->body, "a");
+  EXPECT_EQ(origin_.count("/a"), 1u);
+}
+
 class BusyTest : public CollapsingTest, public testing::WithParamInterface<const char*> {};
 INSTANTIATE_TEST_SUITE_P(Httpd, BusyTest, testing::Values("/wait", "/pass", "/503", "/default"));
 
@@ -323,36 +392,6 @@ TEST_F(CollapsingTest, ASlowClientDoesNotHoldUpTheOthers) {
   ASSERT_TRUE(slow);
   EXPECT_TRUE(slow->body == body);
   EXPECT_EQ(origin_.count("/a"), 1u);
-}
-
-TEST_F(CollapsingTest, FollowersOfABrokenFillContinueFromTheNext) {
-  const std::string body = bytes_of_size(1 << 20);
-  origin_.on("/a", [&](OriginExchange& exchange) {
-    const OriginAnswer answer = fresh(body, {"ETag: \"1\""});
-    if (exchange.request().number > 1) return exchange.answer(answer);
-    exchange.wait(gate_);
-    exchange.send_head(answer);
-    exchange.send_body(std::string_view(body).substr(0, 500'000));
-    exchange.wait(end_);
-    exchange.reset();
-  });
-  start();
-  const RawConnection filler = ask("/a");
-  ASSERT_TRUE(origin_.wait_for_requests("/a", 1));
-  RawConnection follower = ask("/a");
-  wait_for_busy(2);
-  gate_.open();
-  std::string received;
-  read_until(follower, "\r\n\r\n", received);
-  end_.open();
-  const size_t head = received.find("\r\n\r\n") + 4;
-  while (received.size() < head + body.size()) {
-    const auto more = follower.read_some();
-    ASSERT_TRUE(more && !more->empty()) << received.size();
-    received += *more;
-  }
-  EXPECT_TRUE(received.substr(head) == body);
-  EXPECT_EQ(origin_.count("/a"), 2u);
 }
 
 TEST_F(CollapsingTest, FollowersOfWhatCannotBeContinuedAreCutOff) {

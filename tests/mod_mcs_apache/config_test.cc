@@ -73,6 +73,31 @@ TEST_F(HttpdConfigTest, EveryContextIsAccepted) {
   expect_accepted();
 }
 
+TEST_F(HttpdConfigTest, EveryDirectiveInEveryContext) {
+  const std::string page =
+      read_file(std::filesystem::path(getenv("MCS_CONF_DIR")) / "../../docs/directives.md").value_or("");
+  std::string all;
+  for (size_t at = page.find("` · `McsCache"); at != std::string::npos;
+       at = page.find("` · `McsCache", at + 1)) {
+    // Of the examples, not of the headings.
+    if (page[at - 1] != ';') continue;
+    const size_t first = page.find("McsCache", at);
+    all += page.substr(first, page.find('`', first) - first) + "\n";
+  }
+  EXPECT_GT(std::count(all.begin(), all.end(), '\n'), 40);
+  all += "McsCache On\nMcsCacheKey %{HTTP_HOST}%{REQUEST_URI}\n";
+  options().mcs->cache_directives.clear();
+  options().mcs->key_base.clear();
+  options().server_extra = all;
+  for (const char* section : {"VirtualHost *:*", "Directory /x", "DirectoryMatch x", "Location /x",
+                              "LocationMatch x", "Files x", "If \"true\"", "Proxy *"}) {
+    const std::string name(section, strcspn(section, " "));
+    options().server_extra += "<" + std::string(section) + ">\n" + all + "</" + name + ">\n";
+  }
+  options().modules.push_back("proxy");
+  expect_accepted();
+}
+
 // A .htaccess file may switch the cache; rules that are not about its pages are for the administrator.
 TEST_F(HttpdConfigTest, Htaccess) {
   options().location_extra = "AllowOverride FileInfo\n";

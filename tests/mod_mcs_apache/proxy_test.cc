@@ -455,7 +455,7 @@ TEST_F(ProxyTest, EachKindOfConnection) {
   options().http2 = true;
   const std::string body = bytes_of_size(kLarge, 5);
   origin_.on("*", [&](OriginExchange& exchange) { exchange.answer(fresh(body)); });
-  start("", "Protocols h2c http/1.1\n");
+  start("McsCachePurge On\n", "Protocols h2c http/1.1\n");
   for (const bool http2 : {false, true}) {
     for (const bool tls : {false, true}) {
       HttpRequest request;
@@ -468,6 +468,11 @@ TEST_F(ProxyTest, EachKindOfConnection) {
         EXPECT_TRUE(response.body == body) << request.url;
         EXPECT_EQ(response.cache_status(), i == 0 && !http2 ? "MISS" : "HIT") << request.url;
       }
+      if (!http2) continue;
+      request.method = "PURGE";
+      EXPECT_EQ(send(request).body, "purged 1\n");
+      request.method = "GET";
+      EXPECT_EQ(send(request).cache_status(), "MISS");
     }
   }
 }

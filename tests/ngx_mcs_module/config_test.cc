@@ -34,6 +34,26 @@ TEST_F(NginxConfigTest, CheckAcceptsEveryContextAndCreatesNothing) {
   EXPECT_TRUE(std::filesystem::is_empty(domain_directory()));
 }
 
+TEST_F(NginxConfigTest, EveryDirectiveInEveryContext) {
+  const std::string page =
+      read_file(std::filesystem::path(getenv("MCS_CONF_DIR")) / "../../docs/directives.md").value_or("");
+  std::string all;
+  const std::string begin = "Example: `mcs_cache_";
+  for (size_t at = page.find(begin); at != std::string::npos; at = page.find(begin, at + 1)) {
+    const size_t first = page.find('`', at) + 1;
+    all += page.substr(first, page.find('`', first) - first) + "\n";
+  }
+  EXPECT_GT(std::count(all.begin(), all.end(), '\n'), 40);
+  all += "mcs_cache on; mcs_cache_key $host$uri; mcs_cache_bypass $arg_x; mcs_cache_no_store $arg_x;\n";
+  options().mcs->key_base.clear();
+  options().mcs->valid.clear();
+  options().root_location = false;
+  options().http_extra = all;
+  options().server_extra = all + "location / {\n" + all + "if ($arg_x) {\n" + all + "}\n}\n";
+  const ProcessResult result = check();
+  EXPECT_TRUE(result.ok()) << result.err;
+}
+
 TEST_F(NginxConfigTest, UnknownDomainParameterIsNamed) {
   options().mcs->domain_arguments += " colour=red";
   const ProcessResult result = check();

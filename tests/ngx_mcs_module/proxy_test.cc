@@ -232,7 +232,7 @@ TEST_F(NginxProxyResponsesTest, TlsAndHttp2) {
   on_revalidated("/stale", {200, kStale, "the body"});
   options().tls = true;
   options().http2 = true;
-  start_proxy();
+  start_proxy("mcs_cache_purge on;");
   for (const bool http2 : {false, true}) {
     for (const char* expected : {"MISS", "HIT", "HIT"}) {
       HttpRequest request;
@@ -266,6 +266,10 @@ TEST_F(NginxProxyResponsesTest, TlsAndHttp2) {
   EXPECT_EQ(send(missed).status, 304);
   missed.headers.clear();
   EXPECT_EQ(send(missed).cache_status(), "HIT");
+  missed.method = "PURGE";
+  EXPECT_EQ(send(missed).body, "purged 1\n");
+  missed.method = "GET";
+  EXPECT_EQ(send(missed).cache_status(), "MISS");
 }
 
 TEST_F(NginxProxyResponsesTest, GzipOnHits) {

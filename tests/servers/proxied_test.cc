@@ -30,12 +30,14 @@ class ProxiedPairTest : public PairTest {
       options.server_extra = "location / { proxy_pass " + origin_.url() +
                              "; mcs_cache on; mcs_cache_key_base " + key_base +
                              "; mcs_cache_purge on;\n" +
+                             "  proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade;\n"
+                             "  proxy_set_header Connection $http_connection;\n" +
                              (compress_ ? "  gzip on; gzip_types *; gzip_proxied any;\n" : "") +
                              "  add_header X-Mcs-Status $mcs_cache_status always; }\n";
     } else {
       options.main_extra = load_proxy_modules();
       options.server_extra = "ProxyPass / " + origin_.url("/") +
-                             "\n<Location \"/\">\n  McsCache On\n  McsCacheKeyBase " + key_base +
+                             " upgrade=websocket\n<Location \"/\">\n  McsCache On\n  McsCacheKeyBase " + key_base +
                              "\n  McsCachePurge on\n" +
                              (compress_ ? "  SetOutputFilter BROTLI_COMPRESS;DEFLATE\n" : "") +
                              "</Location>\n";
@@ -151,6 +153,31 @@ TEST_P(ProxiedPairTest, PurgeOfOneMeetsBoth) {
   EXPECT_EQ(send(purge).status, 200);
   EXPECT_EQ(get(one, "/a").body, "2");
   EXPECT_EQ(get(other, "/a").body, "2");
+}
+
+// A tunnel passes untouched, also beside a stored response of the same target, and is waited for by nobody.
+TEST_P(ProxiedPairTest, WebSocketsPassBesideStoredResponses) {
+  origin_.on("/a", [](OriginExchange& exchange) {
+    if (!exchange.request().has_header("Upgrade")) return exchange.answer(fresh("page"));
+    exchange.send_raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                      "Sec-WebSocket-Accept: x\r\nCache-Control: max-age=600\r\n\r\n\x81\x05hello");
+  });
+  const WebServer& one = start_proxy(first());
+  for (const bool stored : {false, true}) {
+    for (int i = 0; i < 2; ++i) {
+      auto connection = RawConnection::open(one.port());
+      ASSERT_TRUE(connection);
+      ASSERT_TRUE(connection->send("GET /a HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n"
+                                   "Connection: keep-alive, Upgrade\r\nSec-WebSocket-Key: x\r\n"
+                                   "Sec-WebSocket-Version: 13\r\n\r\n"));
+      const auto all = connection->read_to_close();
+      ASSERT_TRUE(all) << all.error().message;
+      EXPECT_TRUE(all->starts_with("HTTP/1.1 101 ")) << *all;
+      EXPECT_TRUE(all->ends_with("\r\n\r\n\x81\x05hello")) << *all;
+    }
+    EXPECT_EQ(get(one, "/a").cache_status(), stored ? "HIT" : "MISS");
+  }
+  EXPECT_EQ(origin_.count("/a"), 5u);
 }
 
 TEST_P(ProxiedPairTest, AnotherKeyBaseSharesNothing) {

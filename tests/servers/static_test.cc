@@ -299,11 +299,11 @@ TEST_P(StaticTest, OtherMethodsAreTheServersBusiness) {
 
 TEST_P(StaticTest, CacheStatusFieldWhenSwitchedOn) {
   ServerOptions options = default_options();
-  options.mcs->cache_directives = {{"cache_status_header", "on"}};
+  options.mcs->cache_directives = {{"cache_status_header", "\"edge 1\""}};
   const WebServer& server = start(GetParam(), options);
   write("a.txt", "hello\n");
-  EXPECT_THAT(get(server, "/a.txt").header("Cache-Status"), testing::HasSubstr("fwd="));
-  EXPECT_THAT(get(server, "/a.txt").header("Cache-Status"), testing::HasSubstr("hit"));
+  EXPECT_EQ(get(server, "/a.txt").header("Cache-Status"), "\"edge 1\"; fwd=uri-miss; stored");
+  EXPECT_EQ(get(server, "/a.txt").header("Cache-Status"), "\"edge 1\"; hit");
 }
 
 }  // namespace

@@ -16,8 +16,6 @@ namespace {
 using cache::Following;
 
 constexpr std::uint64_t kNsPerMs = 1000000;
-// When nobody fills the key any more and somebody is to begin: how soon to look again.
-constexpr std::uint32_t kLookAgainMs = 20;
 constexpr std::size_t kHashChunk = 32768;
 
 bool is_usable(const http::ReuseDecision& decision) {
@@ -70,11 +68,11 @@ Prefix compare_prefix(Transaction& t) {
 // Wait for more of the fill `link`. False: there is more already, look again.
 bool wait_for_more(Transaction& t, cache::Link link, std::uint64_t seen, std::uint32_t limit_ms) {
   if (t.ask.waiter != nullptr) {
-    t.registered = register_waiter(*t.process, t.ask.waiter, link, seen);
+    t.registered = register_waiter(*t.process, t.ask.waiter, {link, seen});
     return t.registered;
   }
   const std::uint64_t now = runtime::monotonic_ns();
-  wait_blocking(*t.process, link, seen, now + limit_ms * kNsPerMs);
+  wait_blocking(*t.process, {link, seen}, now + limit_ms * kNsPerMs);
   return t.cache().fill_progress(link) == seen;
 }
 
@@ -125,24 +123,41 @@ bool follow_shared(Transaction& t, cache::Link link) {
   return t.follow.pin >= 0;
 }
 
+// Nobody fills the key any more: until this process, which is asked to, has begun to or has met another
+// that does. It is asked once in a second at most; if it then could not, this ends by itself. False: look
+// again.
+bool wait_for_fill(Transaction& t, const Awaited& begun, std::uint32_t limit_ms, mcs_response& out) {
+  out.wait_ms = std::min(limit_ms, kBackstopMs);
+  if (t.ask.waiter != nullptr) {
+    t.registered = register_waiter(*t.process, t.ask.waiter, begun);
+    if (!t.registered) return false;
+  }
+  const std::uint64_t now = runtime::monotonic_ns();
+  out.refresh = t.process->refreshes.claim(t.key.hash2, now) ? 1 : 0;
+  if (t.registered || out.refresh != 0) return true;
+  wait_blocking(*t.process, begun, now + out.wait_ms * kNsPerMs);
+  return false;
+}
+
 // Look for another fill or entry of the same representation.
 mcs_outcome find_another(Transaction& t, mcs_response& out) {
-  const std::uint64_t now = runtime::monotonic_ns();
-  if (t.follow_until_ns == 0) t.follow_until_ns = now + lock_timeout_ms(t) * kNsPerMs;
-  if (now >= t.follow_until_ns) return MCS_DECLINED;
-  const auto left_ms = static_cast<std::uint32_t>((t.follow_until_ns - now) / kNsPerMs + 1);
   const auto sent = EntryView::parse(t.follow_head);
   if (!sent) return MCS_DECLINED;
   for (unsigned round = 0; round < 64; ++round) {
+    const std::uint64_t now = runtime::monotonic_ns();
+    if (t.follow_until_ns == 0) t.follow_until_ns = now + lock_timeout_ms(t) * kNsPerMs;
+    if (now >= t.follow_until_ns) return MCS_DECLINED;
+    const auto left_ms = static_cast<std::uint32_t>((t.follow_until_ns - now) / kNsPerMs + 1);
+    const std::atomic<std::uint64_t>& begun = fills_begun(*t.process, t.key.hash2);
+    const std::uint64_t begun_before = begun.load();
     t.now_ms = t.process->wall_ms();
     look_up(t);
     const cache::Link link = t.has_hit ? t.hit.link : t.filling;
     release_hit(t);
     if (link.value == 0) {
-      // Nobody: this process is asked to begin, and is looked after shortly.
-      out.refresh = t.process->refreshes.claim(t.key.hash2, now) ? 1 : 0;
-      out.wait_ms = std::min(left_ms, kLookAgainMs);
-      return MCS_WAIT;
+      if (wait_for_fill(t, {{}, begun_before, &begun}, left_ms, out)) return MCS_WAIT;
+      round = 0;
+      continue;
     }
     out.wait_ms = left_ms;
     const std::uint64_t progress = t.cache().fill_progress(link);

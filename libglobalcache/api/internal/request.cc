@@ -40,6 +40,9 @@ bool read_request(Transaction& t) {
       case http::FieldId::kConnection:
         t.has_connection = true;
         break;
+      case http::FieldId::kUpgrade:
+        t.wants_websocket |= http::list_contains(std::span(&field, 1), "upgrade", "websocket");
+        break;
       case http::FieldId::kContentLength:
         if (http::trim(field.value) != "0") t.has_body = true;
         break;

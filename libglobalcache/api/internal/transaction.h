@@ -53,6 +53,7 @@ struct mcs_transaction {
   bool has_conditions = false;
   bool has_body = false;
   bool has_connection = false;
+  bool wants_websocket = false;
   std::string primary;  // key; empty: none
   mcs::cache::Key key;  // of primary, without variant
   std::int64_t now_ms = 0;

@@ -241,10 +241,12 @@ TEST_F(CollapsingTest, ABrokenBodyIsContinuedFromAnotherFill) {
       // Nobody fills now: this process is asked to.
       ASSERT_EQ(follower.follow_retry(), MCS_WAIT);
       EXPECT_EQ(follower.response().refresh, 1);
+      EXPECT_FALSE(was_woken(&waiter_));
       Request internal = request;
       internal.flags = MCS_REQUEST_REFRESH;
       Exchange again(httpd_, policy_.get(), internal);
       ASSERT_EQ(again.begin(), MCS_FORWARD);
+      EXPECT_TRUE(was_woken(&waiter_));
       ASSERT_EQ(follower.follow_retry(), MCS_WAIT);
       EXPECT_EQ(follower.response().refresh, 0);
       ASSERT_EQ(again.head(200, fields), MCS_STORE);
@@ -263,6 +265,38 @@ TEST_F(CollapsingTest, ABrokenBodyIsContinuedFromAnotherFill) {
       }
     }
   }
+}
+
+// Whoever asks for a refresh in vain tells those who wait for it that somebody else fills.
+TEST_F(CollapsingTest, WhoWaitsForAnotherFillIsWokenWhenOneIsMet) {
+  auto filler = std::make_unique<Exchange>(nginx_, policy_.get(), Request{});
+  ASSERT_EQ(filler->begin(), MCS_FORWARD);
+  ASSERT_EQ(filler->head(200, with_length(kFresh, 10)), MCS_STORE);
+  filler->body("01234");
+  Exchange follower(httpd_, policy_.get(), {}, &waiter_);
+  ASSERT_EQ(follower.begin(), MCS_FOLLOW);
+  EXPECT_EQ(follower.read(), MCS_FOLLOW_WAIT);
+  mcs_process* third = domain_.join("third/1.0", 0);
+  Exchange blocked(third, policy_.get(), {});
+  ASSERT_EQ(blocked.begin(), MCS_FOLLOW);
+  filler.reset();
+  ASSERT_EQ(follower.read(), MCS_FOLLOW_BROKEN);
+  ASSERT_EQ(follower.follow_retry(), MCS_WAIT);
+  Exchange next(nginx_, policy_.get(), {});
+  ASSERT_EQ(next.begin(), MCS_FORWARD);
+  EXPECT_FALSE(was_woken(&waiter_));
+  Request internal;
+  internal.flags = MCS_REQUEST_REFRESH;
+  Exchange in_vain(httpd_, policy_.get(), internal);
+  EXPECT_EQ(in_vain.begin(), MCS_DECLINED);
+  EXPECT_TRUE(was_woken(&waiter_));
+  EXPECT_EQ(follower.follow_retry(), MCS_WAIT);
+  ASSERT_EQ(next.head(200, with_length(kFresh, 10)), MCS_STORE);
+  next.body("0123456789");
+  EXPECT_TRUE(next.end());
+  ASSERT_EQ(follower.follow_retry(), MCS_FOLLOW);
+  EXPECT_EQ(follower.read(), MCS_FOLLOW_END);
+  EXPECT_EQ(follower.reply().body, "0123456789");
 }
 
 TEST_F(CollapsingTest, AFollowerGetsTheRangeItAskedFor) {
@@ -449,22 +483,116 @@ TEST_F(CollapsingTest, OfProcessesWithOneThreadHalfWait) {
   waiting.clear();
 }
 
-TEST_F(CollapsingTest, OfConnectionsHalfWaitIfThatIsConfigured) {
+// Those that receive what arrives wait for nobody's place, and whoever comes at the same time as others
+// finds another one.
+TEST_F(CollapsingTest, OfProcessesThatComeAtOnceHalfWaitWhileOthersFollow) {
+  constexpr std::size_t kChildren = 8;
+  const TestPolicy strict{"lock_timeout 60s", "lock_age 60s", "lock_busy 503"};
+  std::vector<mcs_process*> children;
+  for (std::size_t i = 0; i < kChildren + 4; ++i) {
+    children.push_back(domain_.join("prefork/2.4", 0));
+    mcs_set_capacity(children.back(), 1, kChildren);
+  }
+  Request arriving;
+  arriving.target = "/arriving";
+  Exchange slow(nginx_, policy_.get(), arriving);
+  ASSERT_EQ(slow.begin(), MCS_FORWARD);
+  ASSERT_EQ(slow.head(200, with_length(kFresh, 10)), MCS_STORE);
+  slow.body("01234");
+  std::vector<std::thread> followers;
+  for (std::size_t i = kChildren; i < children.size(); ++i) {
+    followers.emplace_back([&, i] {
+      Exchange follower(children[i], strict.get(), arriving);
+      EXPECT_EQ(follower.begin(), MCS_FOLLOW);
+      EXPECT_EQ(follower.read(), MCS_FOLLOW_END);
+    });
+    expect_waiting(*children[i], 1);
+  }
+  for (int round = 0; round < 5; ++round) {
+    Request wanted;
+    wanted.target = "/wanted" + std::to_string(round);
+    Exchange filler(nginx_, policy_.get(), wanted);
+    ASSERT_EQ(filler.begin(), MCS_FORWARD);
+    std::atomic<unsigned> refused{0};
+    std::vector<std::thread> threads;
+    for (std::size_t i = 0; i < kChildren; ++i) {
+      threads.emplace_back([&, i] {
+        Exchange exchange(children[i], strict.get(), wanted);
+        if (exchange.begin() == MCS_RESPONSE && exchange.reply().status == 503) ++refused;
+      });
+    }
+    while (refused < kChildren / 2) std::this_thread::yield();
+    ASSERT_EQ(filler.head(200, kFresh), MCS_STORE);
+    filler.body("a");
+    ASSERT_TRUE(filler.end());
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_EQ(refused, kChildren / 2);
+  }
+  slow.body("56789");
+  EXPECT_TRUE(slow.end());
+  for (std::thread& follower : followers) follower.join();
+}
+
+TEST_F(CollapsingTest, ProcessesWithOneThreadAreCrowdedWhenHalfOfThemWait) {
   Exchange filler(nginx_, policy_.get(), {});
   ASSERT_EQ(filler.begin(), MCS_FORWARD);
+  std::vector<mcs_process*> children;
+  for (int i = 0; i < 4; ++i) {
+    children.push_back(domain_.join("prefork/2.4", 0));
+    mcs_set_capacity(children.back(), 1, 4);
+  }
+  BlockedThread first(children[0], policy_.get());
+  expect_waiting(*children[0], 1);
+  EXPECT_EQ(mcs_is_crowded(children[2], 60000), 0);
+  BlockedThread second(children[1], policy_.get());
+  expect_waiting(*children[1], 1);
+  EXPECT_EQ(mcs_is_crowded(children[3], 60000), 1);
+  ASSERT_EQ(filler.head(200, kFresh), MCS_STORE);
+  filler.body("a");
+  ASSERT_TRUE(filler.end());
+}
+
+TEST_F(CollapsingTest, OfConnectionsHalfWaitIfThatIsConfigured) {
+  std::unique_ptr<Exchange> filler;
+  const auto fill = [&](mcs_process* process) {
+    filler = std::make_unique<Exchange>(process, policy_.get(), Request{});
+    return filler->begin();
+  };
+  ASSERT_EQ(fill(nginx_), MCS_FORWARD);
   mcs_set_capacity(httpd_, 4, 1);
-  std::vector<int> names(4);
+  std::vector<int> names(9);
   std::vector<std::unique_ptr<Exchange>> waiting;
-  const auto next = [&] {
+  const auto next = [&](const Request& request = {}) {
     waiting.push_back(
-        std::make_unique<Exchange>(httpd_, policy_.get(), Request{}, &names[waiting.size()]));
+        std::make_unique<Exchange>(httpd_, policy_.get(), request, &names[waiting.size()]));
     return waiting.back()->begin();
   };
   EXPECT_EQ(next(), MCS_WAIT);
   EXPECT_EQ(next(), MCS_WAIT);
   EXPECT_EQ(next(), MCS_WAIT);
-  policy_.set("lock_busy pass");
-  EXPECT_EQ(next(), MCS_FORWARD);
+  // Those who follow are not counted either.
+  Request arriving;
+  arriving.target = "/arriving";
+  Exchange slow(nginx_, policy_.get(), arriving);
+  ASSERT_EQ(slow.begin(), MCS_FORWARD);
+  ASSERT_EQ(slow.head(200, with_length(kFresh, 10)), MCS_STORE);
+  slow.body("01234");
+  EXPECT_EQ(next(arriving), MCS_FOLLOW);
+  EXPECT_EQ(waiting.back()->read(), MCS_FOLLOW_WAIT);
+  policy_.set("lock_busy 503");
+  EXPECT_EQ(next(), MCS_WAIT);
+  EXPECT_EQ(next(), MCS_WAIT);
+  EXPECT_EQ(next(), MCS_RESPONSE);
+  // Who has a place keeps it when it is woken, until it has an answer.
+  filler.reset();
+  mcs_dispatch(httpd_);
+  EXPECT_EQ(fill(nginx_), MCS_FORWARD);
+  EXPECT_EQ(next(), MCS_RESPONSE);
+  EXPECT_EQ(waiting.back()->reply().status, 503);
+  EXPECT_EQ(waiting[4]->resume(), MCS_WAIT);
+  EXPECT_EQ(waiting[5]->resume(), MCS_WAIT);
+  waiting[5].reset();
+  EXPECT_EQ(next(), MCS_WAIT);
 }
 
 // More of them than the ledger of a small domain has places.

@@ -169,6 +169,10 @@ TEST(Directives, SetTheirMembers) {
   EXPECT_EQ(p.stale_while_revalidate, 30);
   EXPECT_EQ(set(p, "lock_timeout", {"250ms"}), "");
   EXPECT_EQ(p.lock_timeout_ms, 250);
+  EXPECT_EQ(set(p, "lock_busy", {"Pass"}), "");
+  EXPECT_EQ(p.lock_busy, LockBusy::kPass);
+  EXPECT_EQ(set(p, "query", {"Sort", "Ignore", "a"}), "");
+  EXPECT_EQ(set(p, "query", {"keep"}), "");
   EXPECT_EQ(set(p, "lock_busy", {"503"}), "");
   EXPECT_EQ(p.lock_busy, LockBusy::k503);
   EXPECT_EQ(set(p, "status_header", {"edge 1"}), "");
@@ -277,7 +281,7 @@ TEST(Site, IsToldApartWhenAShareIsGivenOrTakenBack) {
   // Whoever stores then notes that there is none any more.
   for (const char* directive : {"reserve", "quota"}) {
     CachePolicy off = policy;
-    EXPECT_EQ(set(off, directive, {"off"}), "");
+    EXPECT_EQ(set(off, directive, {directive[0] == 'q' ? "Off" : "off"}), "");
     EXPECT_EQ(site_name(off), "shop") << directive;
   }
 }
@@ -301,7 +305,10 @@ TEST(Purge, IsLimitedToAddresses) {
       {"::1", false},
       {"", false},
       {"localhost", false},
-      {"::ffff:127.0.0.1", false},
+      {"::ffff:127.0.0.1", true},
+      {"::FFFF:10.0.255.255", false},
+      {"::ffff:127.0.0", false},
+      {"::ffff:7f00:1", false},
   };
   for (const auto& c : cases) EXPECT_EQ(purge_allowed(policy, c.address), c.allowed) << c.address;
   EXPECT_EQ(set(policy, "purge", {"0.0.0.0/0"}), "");

@@ -69,5 +69,24 @@ TEST_F(LivenessTest, AForkedChildDoesNotKeepItsParentsByteAlive) {
   ::close(pipe[1]);
 }
 
+TEST_F(LivenessTest, CountsWhatAnybodyHolds) {
+  const auto one = open();
+  const auto other = open();
+  constexpr std::uint32_t kFirst = held_bytes(7);
+  EXPECT_EQ(one->count_held(kFirst, kFirst + 99, 100), 0U);
+  // Neighbours of one owner are one lock for the kernel.
+  for (const std::uint32_t byte : {0, 1, 2, 50}) EXPECT_TRUE(one->acquire(kFirst + byte));
+  for (const std::uint32_t byte : {3, 51, 98, 99, 100}) EXPECT_TRUE(other->acquire(kFirst + byte));
+  EXPECT_FALSE(other->acquire(kFirst + 50));
+  for (KernelLiveness* liveness : {one.get(), other.get()}) {
+    EXPECT_EQ(liveness->count_held(kFirst, kFirst + 99, 100), 8U);
+  }
+  EXPECT_EQ(one->count_held(kFirst + 1, kFirst + 50, 100), 4U);
+  EXPECT_EQ(one->count_held(kFirst, kFirst + 99, 5), 5U);
+  EXPECT_EQ(one->count_held(kFirst + 52, kFirst + 97, 9), 0U);
+  one->release(kFirst + 1);
+  EXPECT_EQ(other->count_held(kFirst, kFirst + 99, 100), 7U);
+}
+
 }  // namespace
 }  // namespace mcs::runtime
