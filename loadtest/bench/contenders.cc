@@ -252,8 +252,13 @@ Result<void> HitContenders::add_varnish() {
   options.document_root = root_.path();
   options.cpus = {cpu_};
   // What proves that its answers are hits is, as with proxy_cache, that they go on without the origin.
-  return add({"varnish", "nginx", false, sizes_,
-              std::make_unique<VarnishServer>(options, origin.port())});
+  // The others keep no log, but as it comes it does, for whoever may read it.
+  for (const auto& [name, logs] : {std::pair{"varnish", false}, std::pair{"varnish-logging", true}}) {
+    Contender contender{name, "nginx", false, sizes_,
+                        std::make_unique<VarnishServer>(options, origin.port(), logs)};
+    if (auto added = add(std::move(contender)); !added) return added;
+  }
+  return {};
 }
 
 Result<void> HitContenders::wait_for_hits() const {

@@ -32,12 +32,22 @@ struct Case {
   std::vector<double> cpu_us;  // per request, one per round
   std::vector<double> rps;
   std::vector<double> busy;  // share of its CPU that the server used
+  uint64_t requests = 0;     // of all rounds
 };
 
 uint64_t workers_cpu_ns(const WebServer& server) {
   uint64_t sum = 0;
   for (const pid_t pid : server.worker_pids()) {
     sum += process_cpu_ns(pid).value_or(0);
+  }
+  return sum;
+}
+
+// Memory of the workers that nobody shares.
+uint64_t workers_private_bytes(const WebServer& server) {
+  uint64_t sum = 0;
+  for (const pid_t pid : server.worker_pids()) {
+    sum += process_memory_bytes(pid, "RssAnon").value_or(0);
   }
   return sum;
 }
@@ -85,6 +95,7 @@ Result<void> measure(Case& one, int client_cpu, int seconds, int connections) {
   if (result->requests == 0) {
     return fail("{} at {} bytes answered nothing", one.contender->name, one.size);
   }
+  one.requests += result->requests;
   one.cpu_us.push_back(static_cast<double>(after - before) / 1e3 /
                        static_cast<double>(result->requests));
   one.rps.push_back(static_cast<double>(result->requests) / result->seconds);
@@ -164,6 +175,8 @@ void HitBenchmark::add_options(CLI::App& app) {
   app.add_flag("--varnish", varnish_, "Varnish too");
   app.add_option("--server", server_, "Only this one's contenders")
       ->check(CLI::IsMember({"nginx", "httpd"}));
+  app.add_option("--only", only_, "Only these contenders, by their names in the table")
+      ->delimiter(',');
   app.add_flag("--realtime", realtime_,
                "Servers and client take precedence over everything else on the machine (SCHED_RR; "
                "root only)");
@@ -197,12 +210,14 @@ Result<nlohmann::json> HitBenchmark::run(const std::atomic<bool>& interrupted) {
   for (const size_t size : sizes) {
     for (Contender& contender : (*contenders)->all()) {
       if (std::find(contender.sizes.begin(), contender.sizes.end(), size) !=
-          contender.sizes.end()) {
+              contender.sizes.end() &&
+          (only_.empty() ||
+           std::find(only_.begin(), only_.end(), contender.name) != only_.end())) {
         const auto fields = (*contenders)->field_names(contender, size);
         if (!fields) {
           return tl::unexpected(fields.error());
         }
-        cases.push_back({&contender, size, *fields, {}, {}, {}});
+        cases.push_back({&contender, size, *fields, {}, {}, {}, 0});
       }
     }
   }
@@ -221,6 +236,8 @@ Result<nlohmann::json> HitBenchmark::run(const std::atomic<bool>& interrupted) {
     return tl::unexpected(hits_before.error());
   }
   uint64_t our_requests = 0;
+  // Of each of our servers, after it has answered for the first time in the measurement.
+  std::map<const Contender*, uint64_t> memory_before;
   for (int round = 1; round <= rounds; ++round) {
     std::shuffle(order.begin(), order.end(), random);
     for (const size_t i : order) {
@@ -231,6 +248,8 @@ Result<nlohmann::json> HitBenchmark::run(const std::atomic<bool>& interrupted) {
       }
       if (cases[i].contender->ours) {
         our_requests += static_cast<uint64_t>(cases[i].rps.back() * seconds);
+        memory_before.emplace(cases[i].contender,
+                              workers_private_bytes(*cases[i].contender->server));
       }
       if (interrupted) {
         return fail("interrupted in round {}", round);
@@ -250,6 +269,20 @@ Result<nlohmann::json> HitBenchmark::run(const std::atomic<bool>& interrupted) {
     return fail("after the measurement: {}", checked.error().message);
   }
   nlohmann::json json = report(cases, seed);
+  for (const auto& [contender, before] : memory_before) {
+    uint64_t requests = 0;
+    for (const Case& one : cases) requests += one.contender == contender ? one.requests : 0;
+    const uint64_t now = workers_private_bytes(*contender->server);
+    std::fputs(fmt::format("{}: {} requests; private memory of its workers {} KiB after the first "
+                           "measurement, {} KiB after the last\n",
+                           contender->name, requests, before >> 10, now >> 10)
+                   .c_str(),
+               stdout);
+    json["private_memory"].push_back({{"name", contender->name},
+                                      {"requests", requests},
+                                      {"bytes_before", before},
+                                      {"bytes_after", now}});
+  }
   json["round_count"] = rounds;
   json["seconds"] = seconds;
   json["connections"] = connections_;

@@ -27,6 +27,7 @@ class HitBenchmark : public Benchmark {
   bool realtime_ = false;
   bool varnish_ = false;
   std::string server_;  // empty: both
+  std::vector<std::string> only_;  // names of contenders; empty: all
 };
 
 }  // namespace mcs::loadtest

@@ -31,18 +31,19 @@ std::string VarnishServer::config_text() const {
       backend_);
 }
 
-// One pool of threads for the one CPU; and no requests in the log, since nobody reads it.
+// One pool of threads for the one CPU.
 std::vector<std::string> VarnishServer::start_command() const {
-  return {"varnishd", "-F",
-          "-j", "none",
-          "-n", (prefix() / "work").string(),
-          "-a", fmt::format("127.0.0.1:{}", port()),
-          "-f", config_file().string(),
-          "-s", "malloc,256m",
-          "-p", "thread_pools=1",
-          "-p", "thread_pool_min=64",
-          "-p", kNoLog,
-          "-T", "none"};
+  std::vector<std::string> words = {"varnishd", "-F",
+                                    "-j", "none",
+                                    "-n", (prefix() / "work").string(),
+                                    "-a", fmt::format("127.0.0.1:{}", port()),
+                                    "-f", config_file().string(),
+                                    "-s", "malloc,256m",
+                                    "-p", "thread_pools=1",
+                                    "-p", "thread_pool_min=64",
+                                    "-T", "none"};
+  if (!logs_) words.insert(words.end(), {"-p", kNoLog});
+  return words;
 }
 
 std::vector<std::string> VarnishServer::check_command() const {

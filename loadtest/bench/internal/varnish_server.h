@@ -8,9 +8,10 @@ namespace mcs::loadtest {
 // Debian's Varnish in front of another server, storing in memory (malloc).
 class VarnishServer final : public WebServer {
  public:
-  // `backend`: the port of its origin on 127.0.0.1, needed for the first answers only.
-  VarnishServer(ServerOptions options, int backend)
-      : WebServer("varnish"), options_(std::move(options)), backend_(backend) {}
+  // `backend`: the port of its origin on 127.0.0.1, needed for the first answers only. `logs`: each
+  // request to its log in shared memory, as it comes.
+  VarnishServer(ServerOptions options, int backend, bool logs)
+      : WebServer("varnish"), options_(std::move(options)), backend_(backend), logs_(logs) {}
 
   ServerOptions& options() override { return options_; }
   const ServerOptions& options() const override { return options_; }
@@ -27,6 +28,7 @@ class VarnishServer final : public WebServer {
  private:
   ServerOptions options_;
   int backend_;
+  bool logs_;
 };
 
 }  // namespace mcs::loadtest
