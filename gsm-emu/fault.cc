@@ -28,8 +28,22 @@ std::atomic<int> watch_high{0};
 std::mutex watch_mutex;
 struct sigaction previous_action;
 
+// Where a copy goes on that met lost memory. Every hit of the cache sets one, so it is the compiler's,
+// which keeps three words, and not the C library's, which keeps all registers that a function must
+// preserve. Sanitizers know only the library's, and call handlers with all signals blocked, whatever
+// sa_flags say: there the mask is restored too, which costs a system call.
+#ifdef MCS_SANITIZED
+using Escape = sigjmp_buf;
+#define MCS_SET_ESCAPE(escape) sigsetjmp(escape, 1)
+#define MCS_ESCAPE(escape) siglongjmp(escape, 1)
+#else
+using Escape = void* [5];
+#define MCS_SET_ESCAPE(escape) __builtin_setjmp(escape)
+#define MCS_ESCAPE(escape) __builtin_longjmp(escape, 1)
+#endif
+
 struct Guard {
-  sigjmp_buf escape;
+  Escape escape;
   volatile sig_atomic_t armed;
 };
 // initial-exec: no allocation on first use inside the handler, also in a dlopen()ed module.
@@ -50,14 +64,6 @@ void pass_on(int signal, siginfo_t* info, void* context) {
   ::signal(SIGBUS, SIG_DFL);
 }
 
-// Sanitizers call handlers with all signals blocked, whatever sa_flags say. Elsewhere saving the mask
-// would cost a system call at every copy.
-#ifdef MCS_SANITIZED
-constexpr int kSaveMask = 1;
-#else
-constexpr int kSaveMask = 0;
-#endif
-
 void on_sigbus(int signal, siginfo_t* info, void* context) {
   const auto address = reinterpret_cast<std::uintptr_t>(info->si_addr);
   const int high = watch_high.load(std::memory_order_acquire);
@@ -68,7 +74,7 @@ void on_sigbus(int signal, siginfo_t* info, void* context) {
     std::atomic<bool>* lost = watches[i].lost.load(std::memory_order_relaxed);
     if (watches[i].kind.load(std::memory_order_relaxed) == RangeKind::kPayload) {
       lost->store(true, std::memory_order_release);
-      if (guard.armed) siglongjmp(guard.escape, 1);
+      if (guard.armed) MCS_ESCAPE(guard.escape);
       break;
     }
     lost->store(true, std::memory_order_release);
@@ -84,9 +90,9 @@ void on_sigbus(int signal, siginfo_t* info, void* context) {
 // The string instructions with which memcpy copies 2 KiB and more are 20 times slower on Zen 3 and 4
 // when the target's place in its page is just behind the source's (glibc bug 30994: 4.9 us instead of
 // 0.2 for 16 KiB). Shorter copies use vector registers.
-[[gnu::noinline]] void copy(std::byte* to, const std::byte* from, std::size_t n) {
+constexpr std::size_t kShort = 1024;
+[[gnu::noinline]] void copy_long(std::byte* to, const std::byte* from, std::size_t n) {
   constexpr std::size_t kPage = 4096;
-  constexpr std::size_t kShort = 1024;
   const auto distance = reinterpret_cast<std::uintptr_t>(to) - reinterpret_cast<std::uintptr_t>(from);
   if (distance % kPage < 64) {
     for (; n > kShort; to += kShort, from += kShort, n -= kShort) std::memcpy(to, from, kShort);
@@ -97,7 +103,7 @@ void on_sigbus(int signal, siginfo_t* info, void* context) {
 void install_handler() {
   struct sigaction action {};
   action.sa_sigaction = on_sigbus;
-  // SA_NODEFER: guarded_copy leaves by siglongjmp without restoring the signal mask.
+  // SA_NODEFER: guarded_copy is left without restoring the signal mask.
   action.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;
   sigemptyset(&action.sa_mask);
   struct sigaction current {};
@@ -138,13 +144,17 @@ void unwatch_range(int handle) {
 
 bool guarded_copy(void* to, const void* from, std::size_t n) noexcept {
   if (n == 0) return true;
-  if (sigsetjmp(guard.escape, kSaveMask) != 0) {
+  if (MCS_SET_ESCAPE(guard.escape) != 0) {
     guard.armed = 0;
     return false;
   }
   guard.armed = 1;
   std::atomic_signal_fence(std::memory_order_seq_cst);
-  copy(static_cast<std::byte*>(to), static_cast<const std::byte*>(from), n);
+  if (n <= kShort) {
+    std::memcpy(to, from, n);
+  } else {
+    copy_long(static_cast<std::byte*>(to), static_cast<const std::byte*>(from), n);
+  }
   std::atomic_signal_fence(std::memory_order_seq_cst);
   guard.armed = 0;
   return true;

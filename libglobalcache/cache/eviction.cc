@@ -67,10 +67,10 @@ void GlobalCache::touch(const Hit& hit) {
   if (remote_uses_.enabled() && hit.link.segment() != instance_.node()) {
     remote_uses_.count(hit.link, hit.hash2);
   }
-  const std::uint8_t byte = memory_.clock_byte(hit.link.segment(), hit.link.index());
+  std::atomic<std::uint8_t>& clock = memory_.clock_of(hit.link);
+  const std::uint8_t byte = clock.load(kRelaxed);
   if (ClockByte::uses(byte) < ClockByte::kMaxUses && (byte & ClockByte::kUsed) != 0) {
-    memory_.set_clock_byte(hit.link.segment(), hit.link.index(),
-                           static_cast<std::uint8_t>(byte + 1));
+    clock.store(static_cast<std::uint8_t>(byte + 1), kRelaxed);
   }
 }
 

@@ -26,6 +26,24 @@ bool is_unsettled(std::uint64_t word) {
          (EntryWord::flags(word) & EntryWord::kUnsettled) != 0;
 }
 
+// Keys are short: memcmp would cost more to call than to do.
+inline bool same_bytes(const std::byte* stored, std::string_view wanted) {
+  const char* their = reinterpret_cast<const char*>(stored);
+  std::size_t n = wanted.size();
+  const auto word = [](const char* at) {
+    std::uint64_t value;
+    std::memcpy(&value, at, sizeof value);
+    return value;
+  };
+  if (n < sizeof(std::uint64_t)) return n == 0 || std::memcmp(their, wanted.data(), n) == 0;
+  std::uint64_t differing = 0;
+  for (; n > sizeof(std::uint64_t); n -= sizeof(std::uint64_t)) {
+    differing |= word(their + n - sizeof(std::uint64_t)) ^
+                 word(wanted.data() + n - sizeof(std::uint64_t));
+  }
+  return (differing | (word(their) ^ word(wanted.data()))) == 0;
+}
+
 // A head larger than this is damage, not a head.
 constexpr std::uint64_t kMaxHead = 1U << 20;
 // Entries up to this size, key and head included, are copied in one go. Bytes.
@@ -54,8 +72,15 @@ GlobalCache::GlobalCache(gsm::Domain& domain, Instance& instance,
 }
 
 Key GlobalCache::make_key(std::string_view primary, std::string_view variant) const {
-  const XXH64_hash_t hash = XXH3_64bits_withSeed(primary.data(), primary.size(), seed_);
-  return variant_of({primary, {}, hash, ~hash}, variant);
+  Key key;
+  key.primary = primary;
+  key.variant = variant;
+  key.hash = XXH3_64bits_withSeed(primary.data(), primary.size(), seed_);
+  key.hash2 = ~key.hash;
+  if (!variant.empty()) {
+    key.hash2 ^= XXH3_64bits_withSeed(variant.data(), variant.size(), seed_ + 1);
+  }
+  return key;
 }
 
 Key GlobalCache::variant_of(const Key& base, std::string_view variant) const {
@@ -94,18 +119,33 @@ bool GlobalCache::read_head(const SealedFields& fields, const std::vector<Extent
 }
 
 // Key, head and a small body lie together: one copy, whose cache misses overlap, costs less than two.
-bool GlobalCache::read_copy(Hit& hit) const {
+// `words`: of the descriptor. Lookups have nothing else to wait for, so all of it is in one place.
+[[gnu::always_inline]] inline bool GlobalCache::read_copy(const SealedWords& words, Hit& hit) const {
   const std::uint64_t head = std::uint64_t{hit.fields.key_bytes} + hit.fields.head_bytes;
   const std::uint64_t all = head + hit.fields.body_bytes;
   hit.has_body = all <= kCopiedWhole;
-  if (!hit.has_body) return read_head(hit.fields, hit.extents, hit.copy);
-  hit.copy.resize(all);
-  return copy_stream(hit.extents, 0, hit.copy.data(), all) &&
-         static_cast<std::uint32_t>(checksum(std::span(hit.copy).first(head))) == hit.fields.head_sum;
+  const std::uint64_t n = hit.has_body ? all : head;
+  if (n > kMaxHead) return false;
+  // Never made smaller: what it gets back later would be set to zero first.
+  if (hit.copy.size() < n) [[unlikely]] hit.copy.resize(n);
+  std::byte* const to = hit.copy.data();
+  const Extent first{words[kExtentWord]};
+  const Memory::Place& place = memory_.at(first.segment());
+  if (hit.fields.extent_count == 1 && hit.extents.size() == 1 && n <= first.bytes()) [[likely]] {
+    if (!memory_.valid(first, place)) return false;
+    hit.extents.front() = first;
+    place.segment->charge(n);
+    if (!gsm::guarded_copy(to, place.payload + first.first() * kUnitBytes, n)) return false;
+  } else if (!space_.extents(hit.fields, hit.overflow, true, hit.extents) ||
+             !copy_stream(hit.extents, 0, to, n)) {
+    return false;
+  }
+  return static_cast<std::uint32_t>(checksum({to, head})) == hit.fields.head_sum;
 }
 
 // Pins and checks one candidate. False: not the entry that is looked for; `outcome` says more.
-bool GlobalCache::load_hit(Link link, Descriptor& d, const Key& key, Hit& hit, Found& outcome) {
+[[gnu::always_inline]] inline bool GlobalCache::load_hit(Link link, Descriptor& d, const Key& key,
+                                                         Hit& hit, Found& outcome) {
   const int pin = pins_.pin(link);
   if (pin < 0) {
     outcome = Found::kNoPin;
@@ -117,27 +157,26 @@ bool GlobalCache::load_hit(Link link, Descriptor& d, const Key& key, Hit& hit, F
     return false;
   }
   const SealedWords words = load_words(d);
-  hit.fields = std::bit_cast<SealedFields>(words);
+  copy_words(words, hit.fields);
   if (hit.fields.key_bytes != key.size()) {
     // Another variant, or damage, which whoever looks for that entry will notice.
     pins_.unpin(pin);
     return false;
   }
-  // Usually on its way already, by the bucket's hint.
-  memory_.prefetch(Extent{hit.fields.extents[0]});
   hit.overflow = d.overflow.load(kAcquire);
   const bool sound =
-      hit.fields.meta_sum == meta_sum(words, hit.overflow, link.version()) &&
-      space_.extents(hit.fields, hit.overflow, true, hit.extents) &&
-      read_copy(hit);
-  if (!sound) {
+      static_cast<std::uint32_t>(words[kSumsWord] >> 32) ==
+          meta_sum(words, hit.overflow, link.version()) &&
+      read_copy(words, hit);
+  if (!sound) [[unlikely]] {
     count_damage(link.segment());
     outcome = Found::kDamaged;
     pins_.unpin(pin);
     return false;
   }
-  const std::string_view stored(reinterpret_cast<const char*>(hit.copy.data()), key.size());
-  if (!stored.starts_with(key.primary) || !stored.ends_with(key.variant)) {
+  if (!same_bytes(hit.copy.data(), key.primary) ||
+      (!key.variant.empty() &&
+       !same_bytes(hit.copy.data() + key.primary.size(), key.variant))) {
     pins_.unpin(pin);
     return false;
   }
@@ -148,8 +187,7 @@ bool GlobalCache::load_hit(Link link, Descriptor& d, const Key& key, Hit& hit, F
   hit.checked_ms = static_cast<std::int64_t>(d.checked.load(kRelaxed));
   hit.soft_purged = (EntryWord::flags(word) & EntryWord::kSoftPurged) != 0;
   hit.overridden = (EntryWord::flags(word) & EntryWord::kOverridden) != 0;
-  hit.head = std::span<const std::byte>(hit.copy)
-                 .subspan(hit.fields.key_bytes, hit.fields.head_bytes);
+  hit.head = {hit.copy.data() + hit.fields.key_bytes, hit.fields.head_bytes};
   return true;
 }
 
@@ -170,7 +208,7 @@ bool GlobalCache::fills(const Key& key, Link link, const Descriptor& d, std::uin
          !purged_since(link.segment(), began & ~kPurgeSequenceMark, key.primary, {});
 }
 
-FindResult GlobalCache::find(const Key& key, Hit& hit) {
+[[gnu::hot]] FindResult GlobalCache::find(const Key& key, Hit& hit) {
   FindResult result;
   const WalkEnd end = index_.walk(key.hash, [&](Link link, const Descriptor& seen,
                                                 std::uint64_t word) {
@@ -207,11 +245,6 @@ bool GlobalCache::count_damage(std::uint32_t segment) {
   if (lost) return memory_.look_after();
   if (index_is_whole()) memory_.state(segment).damage.fetch_add(1, kRelaxed);
   return false;
-}
-
-void GlobalCache::release(Hit& hit) {
-  if (hit.pin >= 0) pins_.unpin(hit.pin);
-  hit.pin = -1;
 }
 
 bool GlobalCache::is_held(const Hit& hit) const {

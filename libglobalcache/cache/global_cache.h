@@ -260,7 +260,10 @@ class GlobalCache final : public runtime::RecoverySteps {
 
   /// Look a key up; on kHit `hit` is pinned and must be released.
   FindResult find(const Key& key, Hit& hit);
-  void release(Hit& hit);
+  void release(Hit& hit) {
+    if (hit.pin >= 0) pins_.unpin(hit.pin);
+    hit.pin = -1;
+  }
   /// Whether what was read from the entry until now was its own. False: the pin was lost with the
   /// instance that stored it, and the entry is not there any more.
   bool is_held(const Hit& hit) const;
@@ -375,7 +378,7 @@ class GlobalCache final : public runtime::RecoverySteps {
   void mend_own_area();
   bool copy_stream(const std::vector<Extent>& extents, std::uint64_t offset, void* to,
                    std::size_t n) const;
-  bool read_copy(Hit& hit) const;
+  bool read_copy(const SealedWords& words, Hit& hit) const;
   bool load_hit(Link link, Descriptor& d, const Key& key, Hit& hit, Found& outcome);
   std::uint32_t own_or_next() const;
   SpaceAnswer make_room(Link entry, Descriptor& d, std::uint64_t units, bool local,

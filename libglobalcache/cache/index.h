@@ -31,19 +31,20 @@ class Index {
   /// true to stop. When the walk starts again it calls again() and the visitor sees entries again.
   template <typename Visit, typename Again>
   WalkEnd walk(std::uint64_t hash, Visit&& visit, Again&& again) const {
-    const std::uint32_t home = memory_.home_of(hash);
-    memory_.charge(home, sizeof(Bucket));
-    const Bucket& bucket = memory_.bucket(home, hash);
+    const Memory::Place& home = memory_.at(memory_.home_of(hash));
+    home.segment->charge(sizeof(Bucket));
+    const Bucket& bucket = home.buckets[memory_.bucket_number(hash)];
     // The head and its bytes are asked for at once, although only the head says where those are.
     memory_.prefetch(Extent{bucket.hint.load(std::memory_order_relaxed)});
     for (unsigned restart = 0; restart < kRestarts; ++restart) {
       Link link{bucket.head.load(std::memory_order_acquire)};
       bool changed = false;
       for (std::uint64_t steps = 0; !link.is_end(); ++steps) {
-        const Descriptor* d = memory_.resolve(link);
+        const Memory::Place& place = memory_.at(link.segment());
+        const Descriptor* d = memory_.resolve(link, place);
         if (d == nullptr || steps > kMaxChain) return WalkEnd::kDamaged;
-        memory_.prefetch(link);
-        memory_.charge(link.segment(), sizeof(Descriptor));
+        Memory::prefetch(place, link.index());
+        place.segment->charge(sizeof(Descriptor));
         const std::uint64_t word = d->state.load(std::memory_order_acquire);
         const Link next{d->next.load(std::memory_order_acquire)};
         const std::uint64_t their_hash = d->sealed[0].load(std::memory_order_acquire);

@@ -14,7 +14,7 @@ namespace mcs::cache {
 namespace {
 
 // Raise when the meaning of a shared word changes although no size or offset does.
-constexpr std::uint64_t kLayoutVersion = 10;
+constexpr std::uint64_t kLayoutVersion = 11;
 
 }  // namespace
 
@@ -59,9 +59,9 @@ CachePlan divide(std::uint64_t size, std::uint64_t slots, std::uint64_t ledger,
   c.purge_log_at = c.state_at + sizeof(SegmentState);
   c.buckets_at = runtime::align_up(c.purge_log_at + sizeof(PurgeLog), 64);
   c.clock_at = runtime::align_up(c.buckets_at + c.buckets * sizeof(Bucket), 64);
-  c.arrivals = std::max<std::uint64_t>(32, c.descriptors / 8);
+  c.arrivals = std::max<std::uint64_t>(32, c.descriptors / kDescriptorsPerArrival);
   c.arrivals_at = runtime::align_up(c.clock_at + c.descriptors, 64);
-  c.ghost_sets = std::max<std::uint64_t>(4, c.descriptors / 32);
+  c.ghost_sets = std::max<std::uint64_t>(4, c.descriptors / kDescriptorsPerGhostSet);
   c.ghosts_at = runtime::align_up(c.arrivals_at + c.arrivals * sizeof(Word), 64);
   c.descriptors_at = runtime::align_up(c.ghosts_at + c.ghost_sets * sizeof(GhostSet), 64);
   c.groups_at = runtime::align_up(c.descriptors_at + c.descriptors * sizeof(Descriptor), 64);

@@ -351,6 +351,15 @@ struct alignas(64) GhostSet {
 };
 static_assert(sizeof(GhostSet) == 64);
 
+/// Descriptors for each word of the ring of arrivals, and for each set of ghosts.
+inline constexpr std::uint64_t kDescriptorsPerArrival = 8;
+inline constexpr std::uint64_t kDescriptorsPerGhostSet = 32;
+/// What an entry costs beside its units: descriptor, bucket, clock byte, and its part of the two above.
+inline constexpr std::uint64_t kMetadataPerEntry =
+    sizeof(Descriptor) + sizeof(Bucket) + 1 + sizeof(Word) / kDescriptorsPerArrival +
+    sizeof(GhostSet) / kDescriptorsPerGhostSet;
+static_assert(kMetadataPerEntry <= 128);
+
 /// Where things are in a segment. Stored in SegmentHeader::user[16..31].
 struct CacheGeometry {
   std::uint64_t ledger_words = 0;

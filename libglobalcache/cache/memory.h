@@ -4,8 +4,10 @@
 #pragma once
 
 #include <bit>
+#include <cstring>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "gsm-emu/domain.h"
@@ -17,13 +19,20 @@ namespace mcs::cache {
 
 using SealedWords = std::array<std::uint64_t, kSealedWords>;
 
-/// Private copy of a descriptor's sealed fields, word by word (each load is atomic).
+/// Private copy of a descriptor's sealed fields, word by word (each load is atomic), and without a loop,
+/// so that a lookup has them in registers.
 inline SealedWords load_words(const Descriptor& d) {
-  SealedWords words;
-  for (std::size_t i = 0; i < kSealedWords; ++i) {
-    words[i] = d.sealed[i].load(std::memory_order_relaxed);
-  }
-  return words;
+  return [&]<std::size_t... I>(std::index_sequence<I...>) {
+    return SealedWords{d.sealed[I].load(std::memory_order_relaxed)...};
+  }(std::make_index_sequence<kSealedWords>());
+}
+/// Word by word as well: wide loads of what was just stored in narrow pieces would wait for that.
+inline void copy_words(const SealedWords& words, SealedFields& fields) {
+  [&]<std::size_t... I>(std::index_sequence<I...>) {
+    (std::memcpy(reinterpret_cast<std::byte*>(&fields) + I * sizeof(std::uint64_t), &words[I],
+                 sizeof(std::uint64_t)),
+     ...);
+  }(std::make_index_sequence<kSealedWords>());
 }
 inline SealedFields load_sealed(const Descriptor& d) {
   return std::bit_cast<SealedFields>(load_words(d));
@@ -59,8 +68,7 @@ inline std::uint32_t meta_sum(const SealedWords& w, std::uint64_t overflow, std:
       fold(w[0] ^ 0xa0761d6478bd642fULL, w[1] ^ 0xe7037ed1a0b428dbULL) +
       fold(w[2] ^ 0x8ebc6af09c88c6e3ULL, w[3] ^ 0x589965cc75374cc3ULL) +
       fold(w[4] ^ 0x1d8e4e27c47d124fULL, w[5] ^ 0xeb44accab455d165ULL) +
-      fold((w[6] & 0xffffffff) ^ 0x9e3779b97f4a7c15ULL, overflow ^ 0xbf58476d1ce4e5b9ULL) +
-      fold(version ^ 0x94d049bb133111ebULL, 0x632be59bd9b4e019ULL);
+      fold((w[6] << 32 | version) ^ 0x9e3779b97f4a7c15ULL, overflow ^ 0xbf58476d1ce4e5b9ULL);
   return static_cast<std::uint32_t>(((sum ^ (sum >> 37)) * 0x165667919e3779f9ULL) >> 32) | 1;
 }
 inline std::uint32_t meta_sum(const SealedFields& fields, std::uint64_t overflow,
@@ -84,6 +92,25 @@ std::uint64_t overflow_sum(const Overflow& overflow);
 class Memory {
  public:
   explicit Memory(gsm::Domain& domain);
+
+  /// A segment as it was mapped at some time.
+  struct Place {
+    std::byte* base = nullptr;
+    const std::byte* payload = nullptr;
+    gsm::Segment* segment = nullptr;
+    std::uint64_t incarnation = 0;
+    // What links and extents have in common that lead to it; 0, which none has: it is not in the view.
+    std::uint64_t link_fixed = 0;
+    std::uint64_t extent_fixed = 0;
+    Descriptor* descriptors = nullptr;
+    Bucket* buckets = nullptr;
+    std::atomic<std::uint8_t>* clock = nullptr;
+    bool member = false;                     // of the view
+    const Word* view = nullptr;              // the segment's copy
+  };
+  const Place& at(std::uint32_t segment) const {
+    return *places_[segment].load(std::memory_order_acquire);
+  }
 
   gsm::Domain& domain() const { return domain_; }
   const CacheGeometry& geometry() const { return g_; }
@@ -129,6 +156,7 @@ class Memory {
   std::uint8_t clock_byte(std::uint32_t segment, std::uint64_t index) const {
     return clock(segment)[index].load(std::memory_order_relaxed);
   }
+  std::atomic<std::uint8_t>& clock_of(Link link) const { return clock(link.segment())[link.index()]; }
   void set_clock_byte(std::uint32_t segment, std::uint64_t index, std::uint8_t value) const {
     clock(segment)[index].store(value, std::memory_order_relaxed);
   }
@@ -143,8 +171,8 @@ class Memory {
     return Link::make(segment, at(segment).incarnation, index, version);
   }
   /// The descriptor a link names, whatever its version now; nullptr: not a valid link.
-  Descriptor* resolve(Link link) const {
-    const Place& place = at(link.segment());
+  Descriptor* resolve(Link link) const { return resolve(link, at(link.segment())); }
+  Descriptor* resolve(Link link, const Place& place) const {
     if ((link.value & kLinkFixed) != place.link_fixed || link.index() >= g_.descriptors) return nullptr;
     return &place.descriptors[link.index()];
   }
@@ -175,11 +203,12 @@ class Memory {
   PurgeLog& purge_log(std::uint32_t segment) const {
     return *reinterpret_cast<PurgeLog*>(base(segment) + g_.purge_log_at);
   }
-  bool valid(Extent e) const {
-    if ((e.value & kExtentFixed) != at(e.segment()).extent_fixed) return false;
-    const std::uint64_t group = e.group();
-    return group < g_.groups && e.units() - 1 < kGroupUnits &&
-           e.first() - group * kGroupUnits + e.units() <= kGroupUnits;
+  bool valid(Extent e) const { return valid(e, at(e.segment())); }
+  bool valid(Extent e, const Place& place) const {
+    if ((e.value & kExtentFixed) != place.extent_fixed) return false;
+    const auto first = static_cast<std::uint32_t>(e.first());
+    return first / kGroupUnits < g_.groups && e.units() - 1 < kGroupUnits &&
+           first % kGroupUnits + e.units() <= kGroupUnits;
   }
   /// It was on a segment that is lost, or on a former incarnation of one.
   bool is_former(Extent e) const {
@@ -199,44 +228,27 @@ class Memory {
                                             base(segment)));
   }
   /// Begin to load what a lookup reads next. Neither faults nor waits, whatever the words are.
-  void prefetch(Link link) const {
-    if (const Descriptor* d = resolve(link); d != nullptr) {
-      __builtin_prefetch(d);
-      __builtin_prefetch(&d->sealed[kSumsWord]);
-      __builtin_prefetch(clock(link.segment()) + link.index());
-    }
+  static void prefetch(const Place& place, std::uint64_t index) {
+    const Descriptor* d = &place.descriptors[index];
+    __builtin_prefetch(d);
+    __builtin_prefetch(&d->sealed[kSumsWord]);
+    __builtin_prefetch(place.clock + index);
   }
   void prefetch(Extent extent) const {
     const std::byte* begin = at(extent.segment()).payload + extent.first() * kUnitBytes;
-    for (std::size_t line = 0; line < kUnitBytes; line += 64) __builtin_prefetch(begin + line);
+    static_assert(kUnitBytes == 4 * 64);
+    __builtin_prefetch(begin);
+    __builtin_prefetch(begin + 64);
+    __builtin_prefetch(begin + 128);
+    __builtin_prefetch(begin + 192);
   }
   std::uint64_t capacity_units() const { return g_.groups * kGroupUnits * nodes(); }
-  void charge(std::uint32_t segment, std::size_t bytes) const {
-    domain_.segment(segment).charge(bytes);
-  }
 
  private:
   std::atomic<std::uint8_t>* clock(std::uint32_t segment) const {
     return at(segment).clock;
   }
 
-  struct Place {
-    std::byte* base = nullptr;
-    const std::byte* payload = nullptr;
-    gsm::Segment* segment = nullptr;
-    std::uint64_t incarnation = 0;
-    // What links and extents have in common that lead to it; 0, which none has: it is not in the view.
-    std::uint64_t link_fixed = 0;
-    std::uint64_t extent_fixed = 0;
-    Descriptor* descriptors = nullptr;
-    Bucket* buckets = nullptr;
-    std::atomic<std::uint8_t>* clock = nullptr;
-    bool member = false;                     // of the view
-    const Word* view = nullptr;              // the segment's copy
-  };
-  const Place& at(std::uint32_t segment) const {
-    return *places_[segment].load(std::memory_order_acquire);
-  }
   std::byte* base(std::uint32_t segment) const { return at(segment).base; }
   gsm::Segment& former(std::uint32_t segment, std::uint64_t link_incarnation) const;
   bool use(const runtime::View& view);

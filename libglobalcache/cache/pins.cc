@@ -11,18 +11,9 @@ using runtime::StateWord;
 
 namespace {
 
-constexpr std::uint32_t kWordsPerThread = 8;  // a cache line, so that threads do not share one
+constexpr std::uint32_t kWordsPerThread = 8;  // a cache line
 
 std::atomic<std::uint32_t> threads{0};
-// initial-exec: one instruction, also in a dlopen()ed module. Destroying nothing, it keeps no module
-// mapped.
-thread_local std::uint32_t own_line __attribute__((tls_model("initial-exec"))) = 0;
-
-// Where this thread looks for a free word first.
-std::uint32_t first_word() {
-  if (own_line == 0) own_line = threads.fetch_add(1, std::memory_order_relaxed) % 64 + 1;
-  return (own_line - 1) * kWordsPerThread;
-}
 
 }  // namespace
 
@@ -36,12 +27,15 @@ Pins::Pins(const Memory& memory, runtime::Instance& instance)
 
 // Without ledgers a pin is a count in the entry, which the compiled-out variant keeps in the word that
 // only fills use.
-int Pins::pin(Link link) {
+int Pins::pin_anywhere(Link link) {
   if constexpr (!kRecoverable) {
     memory_.resolve(link)->progress.fetch_add(1, std::memory_order_seq_cst);
     return static_cast<int>(link.segment() << 24 | link.index());
   }
-  std::uint32_t index = first_word() % words_;
+  if (own_word == ~0U) {
+    own_word = threads.fetch_add(1, std::memory_order_relaxed) % 64 * kWordsPerThread;
+  }
+  std::uint32_t index = own_word % words_;
   for (std::uint32_t tried = 0; tried < words_; ++tried, index = index + 1 < words_ ? index + 1 : 0) {
     Word& word = ledger_[index];
     if (word.load(std::memory_order_relaxed) != 0) continue;
@@ -66,15 +60,9 @@ void Pins::declare(std::uint32_t place, Link link) {
   ledger_[place].store(link.value, std::memory_order_seq_cst);
 }
 
-void Pins::unpin(int pin) {
-  if constexpr (!kRecoverable) {
-    memory_.descriptor(static_cast<std::uint32_t>(pin) >> 24, pin & 0xffffff)
-        .progress.fetch_sub(1, std::memory_order_release);
-    return;
-  }
-  if (const int place = place_of(pin); place >= 0) {
-    ledger_[place].store(0, std::memory_order_release);
-  }
+void Pins::uncount(int pin) {
+  memory_.descriptor(static_cast<std::uint32_t>(pin) >> 24, pin & 0xffffff)
+      .progress.fetch_sub(1, std::memory_order_release);
 }
 
 void Pins::mend() {

@@ -14,15 +14,40 @@
 
 namespace mcs::cache {
 
+/// Where in a ledger this thread looks for a free word first: at the beginning of a cache line, so that
+/// threads do not share one. ~0: it has not asked yet. initial-exec: one instruction, also in a
+/// dlopen()ed module; destroying nothing, it keeps no module mapped.
+inline constinit thread_local std::uint32_t own_word
+    __attribute__((tls_model("initial-exec"))) = ~0U;
+
 class Pins {
  public:
   Pins(const Memory& memory, runtime::Instance& instance);
 
   /// Store a pin; -1: the ledger is full (copy or bypass instead). Thread-safe; the caller must
   /// then read the entry's state again. A kill leaves the pin to the recoverer.
-  int pin(Link link);
+  int pin(Link link) {
+    if constexpr (kRecoverable) {
+      const std::uint32_t index = own_word;
+      // No scan may leave it out: its place is below the high mark before it is stored.
+      if (index < words_ && ledger_[index].load(std::memory_order_relaxed) == 0 &&
+          area_.ledger_high.load(std::memory_order_relaxed) > index) {
+        // Claims the word, stores the pin and is the full fence.
+        std::uint64_t free = 0;
+        if (ledger_[index].compare_exchange_strong(free, link.value, std::memory_order_seq_cst)) {
+          return base_ + static_cast<int>(index);
+        }
+      }
+    }
+    return pin_anywhere(link);
+  }
   /// One of a former instance of this process is left where it is.
-  void unpin(int pin);
+  void unpin(int pin) {
+    if constexpr (!kRecoverable) return uncount(pin);
+    if (const int place = place_of(pin); place >= 0) {
+      ledger_[place].store(0, std::memory_order_release);
+    }
+  }
   /// The ledger word behind a pin; -1: it is another instance's.
   int place_of(int pin) const {
     const int place = pin - base_;
@@ -59,6 +84,9 @@ class Pins {
   }
 
  private:
+  int pin_anywhere(Link link);
+  void uncount(int pin);
+
   const Memory& memory_;
   runtime::Instance& instance_;
   CacheArea& area_;
