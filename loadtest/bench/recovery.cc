@@ -37,12 +37,25 @@ struct Row {
   bool huge_pages;
   Histogram notice;  // ns, from SIGKILL to the kernel's notice
   Histogram repair;  // from then to recovered
+  Histogram agreed{};  // of which until the recoverer was elected …
+  Histogram taken{};   // … until what the dead one held was free …
+  Histogram ended{};   // … and until its slot was
+  double faults = 0;  // the agent's page faults per death
   double p999_ratio = 0;
   std::uint64_t survivor_max_ns = 0;
   double control_ratio = 0;  // of kills that have nothing to do with the domain
   std::uint64_t control_max_ns = 0;
   std::uint64_t calm_p999_ns = 0;
   std::uint64_t calm_max_ns = 0;
+
+  void copy_survivor(const Row& from) {
+    p999_ratio = from.p999_ratio;
+    survivor_max_ns = from.survivor_max_ns;
+    control_ratio = from.control_ratio;
+    control_max_ns = from.control_max_ns;
+    calm_p999_ns = from.calm_p999_ns;
+    calm_max_ns = from.calm_max_ns;
+  }
 };
 
 double ms(std::uint64_t ns) { return static_cast<double>(ns) / 1e6; }
@@ -74,6 +87,7 @@ std::vector<std::uint64_t> kill_all(const std::vector<pid_t>& pids, std::uint64_
 Result<void> measure_deaths(Crowd& crowd, Row& row) {
   auto pids = crowd.bring(row.deaths, row.pins, kLookups);
   if (!pids) return tl::unexpected(pids.error());
+  const std::uint64_t faults = crowd.agents_faults();
   std::uint64_t killed_at = 0;
   auto noticed = kill_all(*pids, killed_at);
   const auto recovered = crowd.recoveries(*pids);
@@ -82,8 +96,13 @@ Result<void> measure_deaths(Crowd& crowd, Row& row) {
   for (std::size_t i = 0; i < noticed.size(); ++i) {
     // Whoever recovers may be told a moment before this process is.
     noticed[i] = std::min(noticed[i], (*recovered)[i].detected_ns);
-    last = std::max(last, (*recovered)[i].resumed_ns);
+    const Crowd::Recovery& phases = (*recovered)[i];
+    last = std::max(last, phases.resumed_ns);
+    row.agreed.add(phases.agreed_ns - noticed[i]);
+    row.taken.add(phases.repaired_ns - phases.agreed_ns);
+    row.ended.add(phases.resumed_ns - phases.repaired_ns);
   }
+  row.faults += static_cast<double>(crowd.agents_faults() - faults) / row.deaths;
   // Of all together: from the last notice to the last one recovered.
   const std::uint64_t from = *std::max_element(noticed.begin(), noticed.end());
   row.notice.add(from - killed_at);
@@ -155,12 +174,13 @@ Result<Histogram> look_up_while_killing(Crowd& crowd, const Row& row, Victim kin
 }
 
 Result<void> measure_survivor(Crowd& crowd, Row& row, bool quick, std::uint64_t seed) {
-  const std::chrono::milliseconds duration(quick ? 500 : 2000);
+  const std::chrono::milliseconds duration(quick ? 250 : 1000);
   Histogram calm;
   Histogram busy;
   Histogram control;
-  // One of each in turn, so that all see the same machine.
-  for (int turn = 0; turn < 2; ++turn) {
+  // One of each in turn, so that all see the same machine; so long that a machine that stands still once
+  // for 5 ms, which makes a hundred lookups late, does not decide.
+  for (int turn = 0; turn < 6; ++turn) {
     std::thread quiet([&] {
       bind_to(Crowd::kSurvivorsCpu);
       calm.merge(look_up(crowd, duration, seed));
@@ -194,6 +214,10 @@ nlohmann::json row_json(const Row& row) {
           {"notice_ms_p99", ms(row.notice.percentile(0.99))},
           {"repair_ms_p50", ms(row.repair.percentile(0.5))},
           {"repair_ms_p99", ms(row.repair.percentile(0.99))},
+          {"agreed_ms_p50", ms(row.agreed.percentile(0.5))},
+          {"taken_over_ms_p50", ms(row.taken.percentile(0.5))},
+          {"ended_ms_p50", ms(row.ended.percentile(0.5))},
+          {"agents_faults", row.faults},
           {"survivor_p999_ratio", row.p999_ratio},
           {"survivor_max_ms", ms(row.survivor_max_ns)},
           {"control_p999_ratio", row.control_ratio},
@@ -234,6 +258,11 @@ void RecoveryBenchmark::add_options(CLI::App& app) {
   app.add_flag("--mixed", mixed_,
                "Victims and the agent also on the survivor's processor, where its lookups wait for the "
                "kernel to take a dead process down");
+  app.add_option("--ballast", ballast_,
+                 "Pages of other memory that each victim has touched as well, for comparison: a process "
+                 "that is larger in a cache that is not")
+      ->check(CLI::Range(0, 1'000'000));
+  app.add_flag("!--no-survivor", survivor_, "Leave out the lookups while processes are killed");
   app.add_option("--svg", svg_, "Write a plot to FILE");
 }
 
@@ -256,6 +285,7 @@ Result<nlohmann::json> RecoveryBenchmark::run(const std::atomic<bool>& interrupt
     options.most_pins = *std::max_element(pins_.begin(), pins_.end());
     options.huge_pages = huge_pages_;
     options.apart = !mixed_;
+    options.ballast_pages = ballast_;
     auto crowd = Crowd::gather(options);
     if (!crowd) return tl::unexpected(crowd.error());
     for (const std::uint32_t pins : pins_) {
@@ -267,8 +297,14 @@ Result<nlohmann::json> RecoveryBenchmark::run(const std::atomic<bool>& interrupt
           }
           if (interrupted) return fail("interrupted");
         }
-        if (auto measured = measure_survivor(**crowd, row, quick, seed); !measured) {
-          return tl::unexpected(measured.error());
+        row.faults /= rounds;
+        // One is killed every 10 ms, however many are killed at once above.
+        if (deaths != deaths_.front()) {
+          row.copy_survivor(rows.back());
+        } else if (survivor_) {
+          if (auto measured = measure_survivor(**crowd, row, quick, seed); !measured) {
+            return tl::unexpected(measured.error());
+          }
         }
         if (auto sound = (*crowd)->verify(); !sound) return tl::unexpected(sound.error());
         print(row);

@@ -23,6 +23,8 @@ class RecoveryBenchmark : public Benchmark {
   int rounds_ = 0;  // 0: 5 when quick, else 200
   bool mixed_ = false;
   bool huge_pages_ = false;
+  bool survivor_ = true;
+  uint32_t ballast_ = 0;
   std::string svg_;
 };
 

@@ -2,8 +2,10 @@
 #include "loadtest/bench/internal/crowd.h"
 
 #include <fmt/format.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -11,6 +13,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdio>
 #include <cstring>
 
 #include "gsm-emu/domain.h"
@@ -68,6 +71,7 @@ Result<std::unique_ptr<Crowd>> Crowd::gather(const CrowdOptions& options) {
     if (auto mounted = crowd->mount_huge_pages(); !mounted) return tl::unexpected(mounted.error());
   }
   if (auto made = crowd->make_domain(); !made) return tl::unexpected(made.error());
+  if (auto made = crowd->make_ballast(); !made) return tl::unexpected(made.error());
   // Before anything is mapped here, so that victims inherit no page tables.
   if (auto started = crowd->start_nursery(); !started) return tl::unexpected(started.error());
   auto agent = ChildProcess::start({tool_file("mcs-agent").string(), "--directory",
@@ -155,6 +159,52 @@ Result<void> Crowd::fill() {
   return {};
 }
 
+namespace {
+
+constexpr std::uint64_t kBallastBytes = 5ULL << 30;
+
+std::uint64_t ballast_page(std::uint32_t number) {
+  return (number * 0x9e3779b97f4a7c15ULL >> 20) % (kBallastBytes / gsm::kPageSize);
+}
+
+}  // namespace
+
+Result<void> Crowd::make_ballast() const {
+  if (options_.ballast_pages == 0) return {};
+  const int fd = ::open((temp_.path() / "ballast").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  bool made = fd >= 0 && ::ftruncate(fd, static_cast<off_t>(kBallastBytes)) == 0;
+  for (std::uint32_t i = 0; made && i < options_.ballast_pages; ++i) {
+    made = ::pwrite(fd, "b", 1, static_cast<off_t>(ballast_page(i) * gsm::kPageSize)) == 1;
+  }
+  if (fd >= 0) ::close(fd);
+  if (!made) return fail("cannot make the ballast: {}", std::strerror(errno));
+  return {};
+}
+
+// Mapped until the process ends.
+void Crowd::touch_ballast() const {
+  if (options_.ballast_pages == 0) return;
+  const int fd = ::open((temp_.path() / "ballast").c_str(), O_RDONLY | O_CLOEXEC);
+  void* at = ::mmap(nullptr, kBallastBytes, PROT_READ, MAP_SHARED, fd, 0);
+  if (fd >= 0) ::close(fd);
+  if (at == MAP_FAILED) ::_exit(1);
+  for (std::uint32_t i = 0; i < options_.ballast_pages; ++i) {
+    (void)static_cast<const volatile char*>(at)[ballast_page(i) * gsm::kPageSize];
+  }
+}
+
+std::uint64_t Crowd::agents_faults() const {
+  const auto stat = read_file(fmt::format("/proc/{}/stat", agent_.pid()));
+  unsigned long long faults = 0;
+  // Field 10; the first after the command name is field 3.
+  const std::size_t at = stat ? stat->rfind(')') : std::string::npos;
+  if (at == std::string::npos ||
+      std::sscanf(stat->c_str() + at + 1, " %*c %*d %*d %*d %*d %*d %*u %llu", &faults) != 1) {
+    return 0;
+  }
+  return faults;
+}
+
 Result<void> Crowd::start_nursery() {
   int commands[2];
   int answers[2];
@@ -211,6 +261,7 @@ void Crowd::be_victim(int answers, std::uint32_t pins, std::uint32_t lookups,
   for (std::uint32_t i = 0; i < lookups; ++i) {
     if (find(std::uint64_t{number} * 7919 + std::uint64_t{i} * 104729, hit)) cache.release(hit);
   }
+  touch_ballast();
   std::uint32_t pinned = 0;
   for (std::uint64_t i = 0; pinned < pins && i < options_.entries; ++i) {
     if (find(i, held[pinned])) ++pinned;
@@ -283,7 +334,7 @@ Result<std::vector<Crowd::Recovery>> Crowd::recoveries(const std::vector<pid_t>&
       if (found == pids.end()) continue;
       Recovery& place = at[static_cast<std::size_t>(found - pids.begin())];
       if (place.resumed_ns == 0) --missing;
-      place = {event.detected_ns, event.resumed_ns};
+      place = {event.detected_ns, event.agreed_ns, event.repaired_ns, event.resumed_ns};
     }
     if (missing > 0 && runtime::monotonic_ns() > give_up) {
       return fail("{} of {} dead were not recovered within 30 s", missing, pids.size());

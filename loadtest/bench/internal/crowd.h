@@ -40,6 +40,9 @@ struct CrowdOptions {
   bool huge_pages = false;  // on a tmpfs of its own, mounted huge=always; root only
   // Victims and the agent stay off the survivor's processor, if there is another one.
   bool apart = true;
+  // Pages, far from each other, of a file of its own that every victim touches as well: with few entries
+  // the kernel then has as much to take down when it dies as with very many.
+  std::uint32_t ballast_pages = 0;
 };
 
 // What is killed.
@@ -69,9 +72,13 @@ class Crowd {
   // recoverers' events; CLOCK_MONOTONIC, ns, in the order of `pids`.
   struct Recovery {
     std::uint64_t detected_ns = 0;
+    std::uint64_t agreed_ns = 0;
+    std::uint64_t repaired_ns = 0;
     std::uint64_t resumed_ns = 0;
   };
   Result<std::vector<Recovery>> recoveries(const std::vector<pid_t>& pids) const;
+  // Page faults of the agent so far.
+  std::uint64_t agents_faults() const;
   // mcsctl verify: nothing leaked, nothing wrong.
   Result<void> verify() const;
 
@@ -80,6 +87,8 @@ class Crowd {
   Result<void> mount_huge_pages();
   Result<void> make_domain();
   Result<void> fill();
+  Result<void> make_ballast() const;
+  void touch_ballast() const;
   Result<void> start_nursery();
   [[noreturn]] void tend_nursery(int commands, int answers) const;
   [[noreturn]] void be_victim(int answers, std::uint32_t pins, std::uint32_t lookups,
