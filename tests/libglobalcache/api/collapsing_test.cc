@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "libglobalcache/api/process.h"
+#include "libglobalcache/http/key.h"
 #include "tests/libglobalcache/api/api_kit.h"
 
 namespace mcs::api::testing {
@@ -276,9 +277,6 @@ TEST_F(CollapsingTest, WhoWaitsForAnotherFillIsWokenWhenOneIsMet) {
   Exchange follower(httpd_, policy_.get(), {}, &waiter_);
   ASSERT_EQ(follower.begin(), MCS_FOLLOW);
   EXPECT_EQ(follower.read(), MCS_FOLLOW_WAIT);
-  mcs_process* third = domain_.join("third/1.0", 0);
-  Exchange blocked(third, policy_.get(), {});
-  ASSERT_EQ(blocked.begin(), MCS_FOLLOW);
   filler.reset();
   ASSERT_EQ(follower.read(), MCS_FOLLOW_BROKEN);
   ASSERT_EQ(follower.follow_retry(), MCS_WAIT);
@@ -593,6 +591,52 @@ TEST_F(CollapsingTest, OfConnectionsHalfWaitIfThatIsConfigured) {
   EXPECT_EQ(waiting[5]->resume(), MCS_WAIT);
   waiting[5].reset();
   EXPECT_EQ(next(), MCS_WAIT);
+}
+
+// Local files have the same places, and come from the disk where there is none.
+TEST_F(CollapsingTest, OfConnectionsThatWaitForAFileHalfDo) {
+  char name[] = "/tmp/mcs-file-XXXXXX";
+  const int fd = ::mkstemp(name);
+  ASSERT_GE(fd, 0);
+  mcs_set_capacity(httpd_, 2, 1);
+  std::string key;
+  ASSERT_TRUE(http::build_static_key("site", "/f", key));
+  cache::Fill fill;
+  const auto begin = [&] { return nginx_->cache->begin(nginx_->cache->make_key(key), fill, {}, true); };
+  ASSERT_EQ(begin(), cache::Begin::kFilling);
+  std::vector<int> names(4);
+  const auto get = [&](int& waiter) {
+    mcs_static_request request{};
+    request.policy = policy_.get();
+    request.path = {"/f", 2};
+    request.file = name;
+    request.waiter = &waiter;
+    std::vector<std::unique_ptr<std::byte[]>> memory;
+    request.alloc = [](void* kept, std::size_t n) -> void* {
+      auto& all = *static_cast<std::vector<std::unique_ptr<std::byte[]>>*>(kept);
+      return all.emplace_back(new std::byte[n]).get();
+    };
+    request.alloc_context = &memory;
+    mcs_response response;
+    const mcs_outcome outcome = mcs_static_get(httpd_, &request, &response);
+    if (response.file_fd >= 0) ::close(response.file_fd);
+    return outcome;
+  };
+  policy_.set("key_base site");
+  EXPECT_EQ(get(names[0]), MCS_WAIT);
+  EXPECT_EQ(get(names[1]), MCS_WAIT);
+  policy_.set("lock_busy pass");
+  EXPECT_EQ(get(names[2]), MCS_WAIT);
+  EXPECT_EQ(get(names[3]), MCS_FILE);
+  mcs_cancel_wait(httpd_, &names[2]);
+  EXPECT_EQ(get(names[3]), MCS_WAIT);
+  fill.abort();
+  EXPECT_TRUE(was_woken(&names[3]));
+  ASSERT_EQ(begin(), cache::Begin::kFilling);
+  EXPECT_EQ(get(names[2]), MCS_WAIT);
+  mcs_cancel_wait(httpd_, &names[2]);
+  ::close(fd);
+  ::unlink(name);
 }
 
 // More of them than the ledger of a small domain has places.
