@@ -306,7 +306,8 @@ TEST(Purge, IsLimitedToAddresses) {
       {"", false},
       {"localhost", false},
       {"::ffff:127.0.0.1", true},
-      {"::FFFF:10.0.255.255", false},
+      {"::FFFF:10.0.255.255", true},
+      {"::ffff:10.2.0.0", false},
       {"::ffff:127.0.0", false},
       {"::ffff:7f00:1", false},
   };
