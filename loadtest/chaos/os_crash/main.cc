@@ -41,7 +41,7 @@ struct Options {
   double seconds = 0;
   unsigned zombie_every = 3;
   unsigned memory_mib = 32;  // per node
-  unsigned node_limit_ms = 3000;
+  unsigned node_limit_ms = 1500;
   unsigned hang_limit_ms = 15000;
   unsigned entries = 2000;
   double rate = 10;
