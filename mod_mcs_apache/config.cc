@@ -6,6 +6,7 @@
 #include <ap_mpm.h>
 #include <apr_fnmatch.h>
 #include <apr_strings.h>
+#include <apr_user.h>
 #include <http_core.h>
 #include <http_main.h>
 #include <mpm_common.h>
@@ -200,8 +201,12 @@ void complete_domain(apr_pool_t* pool) noexcept {
   ap_version_t version;
   ap_get_server_revision(&version);
   domain.server = apr_psprintf(pool, "httpd/%d.%d.%d", version.major, version.minor, version.patch);
-  // Children run as User, so a domain that root creates for them must be that user's.
-  if (domain.owner == nullptr && geteuid() == 0) domain.owner = ap_unixd_config.user_name;
+  // Children run as User and Group, so a domain that root creates for them must be theirs.
+  if (domain.owner != nullptr || geteuid() != 0) return;
+  char* group = nullptr;
+  apr_gid_name_get(&group, ap_unixd_config.group_id, pool);
+  domain.owner = ap_unixd_config.user_name;
+  if (domain.group == nullptr) domain.group = group;
 }
 
 int check_config(apr_pool_t* pool, apr_pool_t*, apr_pool_t*, server_rec* server) noexcept {

@@ -207,6 +207,7 @@ int follow(Exchange& x, mcs_response& reply) noexcept {
 
 void apply_edits(Exchange& x, const mcs_response& edits) noexcept {
   request_rec* r = x.r;
+  r->headers_in = x.received;
   if (edits.remove_count + edits.add_count == 0) return;
   r->headers_in = apr_table_copy(r->pool, x.received);
   for (size_t i = 0; i < edits.remove_count; ++i) {
@@ -256,6 +257,8 @@ int forward(Exchange& x, mcs_response& reply) noexcept {
       return result;
     }
     x.again = x.answered = x.dropping = false;
+    x.r = r;  // that a redirect within the server was for, and will be again
+    discard_head(x);
     r->eos_sent = 0;
     reply = mcs_response{};
     CallGuard guard;
@@ -272,17 +275,26 @@ int forward(Exchange& x, mcs_response& reply) noexcept {
   }
 }
 
-// The request was redirected by the handler that the exchange runs: its response is that of the
-// new one.
-bool adopt(request_rec* r) noexcept {
+// The request was redirected by the handler that an exchange runs: its response is that of the new one,
+// unless the cache leaves that alone or has files for it. Then it goes on as the client sent it, and
+// nobody waits for a response.
+bool adopt(request_rec* r, bool wanted) noexcept {
   for (const request_rec* prev = r->prev; prev != nullptr; prev = prev->prev) {
     Exchange* x = exchange_of(prev);
     if (x == nullptr || !x->running) continue;
-    if (x->transaction != nullptr && !x->answered) {
+    if (x->transaction == nullptr || x->answered) return true;
+    if (wanted) {
       x->r = r;
       ap_set_module_config(r->request_config, &mcs_module, x);
       add_store_filter(*x);
+      return true;
     }
+    // A program has had the body.
+    const bool has_body = apr_table_get(r->headers_in, "Content-Length") != nullptr;
+    if (!has_body) apr_table_unset(x->received, "Content-Length");
+    r->headers_in = x->received;
+    mcs_response unused{};
+    take_failure(*x, HTTP_OK, unused);
     return true;
   }
   return false;
@@ -300,9 +312,10 @@ Exchange* exchange_of(const request_rec* r) noexcept {
 
 int serve_response(request_rec* r) noexcept {
   const Site* site = site_of(r);
-  if (site == nullptr || exchange_of(r) != nullptr || !is_for_the_cache(r)) return DECLINED;
   mcs_process* process = joined();
-  if (process == nullptr || adopt(r)) return DECLINED;
+  if (exchange_of(r) != nullptr || process == nullptr) return DECLINED;
+  const bool wanted = site != nullptr && is_for_the_cache(r);
+  if (adopt(r, wanted) || !wanted) return DECLINED;
   Exchange& x = *create_exchange(r, *site, process);
   note_key(r, x.request);
   mcs_response reply{};

@@ -90,7 +90,8 @@ int serve_static_file(request_rec* r) noexcept {
   if (!is_for_the_cache(r, core)) return DECLINED;
   mcs_process* process = joined();
   if (process == nullptr) return DECLINED;
-  if (apr_table_get(r->subprocess_env, "no-cache") != nullptr) {
+  for (const char* variable : {"no-cache", "mcs-cache-bypass", "mcs-cache-no-store"}) {
+    if (apr_table_get(r->subprocess_env, variable) == nullptr) continue;
     note_status(r, MCS_CACHE_BYPASS);
     return DECLINED;
   }

@@ -140,7 +140,7 @@ ngx_int_t read_response_fields(ngx_http_request_t* r, const ngx_http_upstream_t*
                                mcs_field** fields, size_t* count) noexcept {
   const ngx_http_headers_out_t& out = r->headers_out;
   const bool raw = u != nullptr && u->headers_in.status_n != 0;
-  const size_t most = size_of(out.headers) + (raw ? size_of(u->headers_in.headers) : 0) + 2;
+  const size_t most = size_of(out.headers) + (raw ? size_of(u->headers_in.headers) : 0) + 3;
   auto* made = static_cast<mcs_field*>(ngx_palloc(r->pool, most * sizeof(mcs_field)));
   if (made == nullptr) return NGX_ERROR;
   size_t n = 0;

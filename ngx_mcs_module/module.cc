@@ -179,13 +179,6 @@ ngx_str_t default_key_base(ngx_conf_t* cf, const ngx_str_t& root) noexcept {
   return base;
 }
 
-ngx_str_t derived_key_base(ngx_conf_t* cf, const ngx_str_t& name, const ngx_str_t& root) noexcept {
-  const size_t size = name.len + root.len + sizeof(":");
-  ngx_str_t base = {size - 1, static_cast<u_char*>(ngx_pnalloc(cf->pool, size))};
-  if (base.data != nullptr) ngx_snprintf(base.data, size, "%V:%V%Z", &name, &root);
-  return base;
-}
-
 char* mixes(ngx_conf_t* cf, const LocationConf* conf, const char* what) noexcept {
   ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                      "\"mcs_cache_key_base %V\" in http{} would mix the %s of several server{} "
@@ -196,16 +189,12 @@ char* mixes(ngx_conf_t* cf, const LocationConf* conf, const char* what) noexcept
 
 char* set_full_key_base(ngx_conf_t* cf, MainConf* main, LocationConf* conf,
                         bool variable_root) noexcept {
-  if (conf->key_base.len == 0) {
-    conf->full_key_base = default_key_base(cf, conf->root);
-  } else if (variable_root || !equal(conf->root, conf->key_base_root)) {
-    conf->full_key_base = derived_key_base(cf, conf->key_base, conf->root);
-  } else {
-    if (conf->key_base_in_http && main->shared_root.data == nullptr) main->shared_root = conf->root;
-    if (conf->key_base_in_http && !equal(main->shared_root, conf->root)) {
-      return mixes(cf, conf, "files");
-    }
-    conf->full_key_base = conf->key_base;
+  const bool named = conf->key_base.len > 0;
+  conf->whole_path = variable_root || (named && !equal(conf->root, conf->key_base_root));
+  conf->full_key_base = named ? conf->key_base : default_key_base(cf, conf->root);
+  if (named && !conf->whole_path && conf->key_base_in_http) {
+    if (main->shared_root.data == nullptr) main->shared_root = conf->root;
+    if (!equal(main->shared_root, conf->root)) return mixes(cf, conf, "files");
   }
   if (conf->full_key_base.data == nullptr) return static_cast<char*>(NGX_CONF_ERROR);
   conf->file_policy = create_policy(cf);

@@ -72,6 +72,7 @@ struct LocationConf {
   ngx_str_t key_base_root;
   bool key_base_in_http;    // named in http{}: for the root of the first server that uses it
   ngx_str_t full_key_base;  // of local files; empty while the cache is off
+  bool whole_path;          // they do not lie below the root of their key base
   uint32_t place;           // tells blocks apart, the same in all nodes and after a reload
 };
 
@@ -150,7 +151,7 @@ struct RequestEdits {
 ngx_int_t edit_request(ngx_http_request_t* r, const mcs_response& edits,
                        RequestEdits* made) noexcept;
 void restore_request(ngx_http_request_t* r, RequestEdits* made) noexcept;
-// What the content handler answered, for the core. u: its upstream, or nullptr.
+// What the content handler answered, for the core, with room for one more. u: its upstream, or nullptr.
 ngx_int_t read_response_fields(ngx_http_request_t* r, const ngx_http_upstream_t* u,
                                mcs_field** fields, size_t* count) noexcept;
 ngx_int_t add_fields(ngx_http_request_t* r, const mcs_response& response) noexcept;

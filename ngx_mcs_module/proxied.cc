@@ -54,7 +54,6 @@ namespace {
 
 constexpr ngx_int_t kElsewhere = 1000;
 constexpr size_t kReadSize = 65536;
-// Bodies of subrequests are copied as a whole; larger ones come from the origin.
 
 ngx_http_output_header_filter_pt next_header_filter;
 ngx_http_output_body_filter_pt next_body_filter;
@@ -110,13 +109,13 @@ bool handed_on(ngx_http_request_t* r) noexcept {
 }
 
 // As received, and with what rewriting or an internal redirect made of it, or which of several handlers
-// was chosen by an `if`, an error or another handler: that one must be asked again. Patterns to purge
-// are for what was received.
+// was chosen by an `if`, an error or another handler: that one must be asked again. A subrequest was
+// not received, and its location may be closed to all others. Patterns to purge are for what was received.
 mcs_str target_of(ngx_http_request_t* r) noexcept {
   const auto* core = core_conf(r);
   // An `if` has the name of its location, but not its flags.
   const bool named = core->name.len > 0 && core->name.data[0] == '@';
-  const bool chosen = (core->noname && core->handler != nullptr) || handed_on(r) ||
+  const bool chosen = r != r->main || (core->noname && core->handler != nullptr) || handed_on(r) ||
                       (named && (r->error_page || core->recursive_error_pages));
   const ngx_str_t path = r == r->main ? r->unparsed_uri : ngx_str_t{0, nullptr};
   const bool pattern = r->method == NGX_HTTP_UNKNOWN && memchr(path.data, '*', path.len) != nullptr;
@@ -221,7 +220,8 @@ ngx_int_t skip_interim(ngx_http_request_t* r) noexcept {
 }
 
 void watch_interim(ngx_http_upstream_t* u, Exchange* x) noexcept {
-  x->process_header = u->process_header;
+  // FastCGI, gRPC and memcached leave it as it is for the next upstream.
+  if (u->process_header != skip_interim) x->process_header = u->process_header;
   u->process_header = skip_interim;
 }
 
@@ -271,6 +271,13 @@ void resume(ngx_http_request_t* r, RequestContext* context, bool timed_out) noex
   ngx_http_finalize_request(r, act(r, x, outcome, &response));
 }
 
+// No client could ask for what a subrequest has shown: it waits for the renewal itself.
+ngx_int_t renew(ngx_http_request_t* r, Exchange* x, mcs_response* response) noexcept {
+  mcs_response_release(joined_process, response);
+  x->request.flags |= MCS_REQUEST_REFRESH;
+  return act(r, x, mcs_begin(joined_process, &x->request, &x->transaction, response), response);
+}
+
 ngx_int_t act(ngx_http_request_t* r, Exchange* x, mcs_outcome outcome,
               mcs_response* response) noexcept {
   RequestContext* context = x->context;
@@ -279,6 +286,7 @@ ngx_int_t act(ngx_http_request_t* r, Exchange* x, mcs_outcome outcome,
   if (outcome == MCS_RESPONSE || outcome == MCS_DECLINED) end_transaction(x);
   if (outcome == MCS_RESPONSE) {
     if (x->handler == decline && purge_file(r, response) != NGX_OK) return NGX_ERROR;
+    if (response->refresh && r != r->main) return renew(r, x, response);
     if (response->refresh) start_refresh(r, x->request);
     return send_response(r, x, response);
   }
@@ -348,10 +356,12 @@ ngx_int_t replace(Exchange* x) noexcept {
   return kElsewhere;
 }
 
-mcs_verdict tell_response(ngx_http_request_t* r, Exchange* x, ngx_uint_t status) noexcept {
+mcs_verdict tell_response(ngx_http_request_t* r, Exchange* x, ngx_uint_t status,
+                          bool error_page = false) noexcept {
   mcs_field* fields;
   size_t count;
   if (read_response_fields(r, x->upstream, &fields, &count) != NGX_OK) return MCS_PASS;
+  if (error_page) fields[count++] = {as_str(text("Cache-Control")), as_str(text("no-store"))};
   const auto code = static_cast<int>(status);
   const mcs_verdict verdict = mcs_origin_response(x->transaction, code, fields, count, &x->reply);
   x->context->status = x->reply.cache_status;
@@ -365,7 +375,7 @@ ngx_int_t on_failure(ngx_http_request_t* r, Exchange* x) noexcept {
   mcs_verdict verdict = MCS_PASS;
   if (u != nullptr && u->headers_in.status_n == status) {
     // proxy_intercept_errors: the status is the origin's, the body will be another's.
-    verdict = tell_response(r, x, status);
+    verdict = tell_response(r, x, status, true);
   } else if (u != nullptr &&
              (status == NGX_HTTP_BAD_GATEWAY || status == NGX_HTTP_GATEWAY_TIME_OUT)) {
     const bool began = u->state != nullptr && u->state->bytes_received > 0;

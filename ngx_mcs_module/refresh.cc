@@ -16,7 +16,7 @@ ngx_int_t https_variable = NGX_ERROR;
 void close_peer(void* data) noexcept { close(static_cast<Refresh*>(data)->peer); }
 
 bool write_request(ngx_http_request_t* r, mcs_request request, int to) noexcept {
-  if (r == r->main) request.target = as_str(r->unparsed_uri);  // to be rewritten again
+  request.target = as_str(r->unparsed_uri);  // to be rewritten again
   const size_t size = mcs_refresh_request(&request, nullptr, 0);
   auto* bytes = static_cast<char*>(ngx_palloc(r->pool, size));
   if (bytes == nullptr) return false;

@@ -5,20 +5,25 @@
 namespace mcs::nginx {
 namespace {
 
-// The path below the document root or alias, with its first slash; empty if there is no such path.
-mcs_str key_path(const ngx_http_core_loc_conf_t* core, const ngx_str_t& path,
-                 size_t root_size) noexcept {
+// The path below the document root or alias, with its first slash, or else the whole path after a second
+// slash, as in httpd; empty if there is no such path.
+mcs_str key_path(ngx_http_request_t* r, const ngx_str_t& path, size_t root_size) noexcept {
   const auto* data = reinterpret_cast<const char*>(path.data);
-  if (core->root_lengths != nullptr) {
-    return {data, path.len};  // one location, many roots: only the whole path names the file
+  if (location_conf(r)->whole_path) {
+    auto* whole = static_cast<char*>(ngx_pnalloc(r->pool, path.len + 1));
+    if (whole == nullptr) return {};
+    whole[0] = '/';
+    ngx_memcpy(whole + 1, data, path.len);
+    return {whole, path.len + 1};
   }
   size_t begin = root_size;
-  if (begin == path.len && core->exact_match) {  // an alias that is one file
+  if (begin == path.len && core_conf(r)->exact_match) {  // an alias that is one file
     while (begin > 0 && data[begin - 1] != '/') --begin;
   }
   if (begin > 0 && data[begin - 1] == '/') --begin;  // an alias that ends with a slash
-  return begin < path.len && data[begin] == '/' ? mcs_str{data + begin, path.len - begin}
-                                                : mcs_str{};
+  // "//" could be taken for a whole path (merge_slashes off).
+  const bool below = begin < path.len && data[begin] == '/' && path.data[begin + 1] != '/';
+  return below ? mcs_str{data + begin, path.len - begin} : mcs_str{};
 }
 
 ngx_int_t set_headers(ngx_http_request_t* r, mcs_response response) noexcept {
@@ -61,7 +66,7 @@ ngx_int_t find_file(ngx_http_request_t* r, RequestContext* context, ngx_str_t* p
   const u_char* end = ngx_http_map_uri_to_path(r, path, &root_size, 0);
   if (end == nullptr) return NGX_HTTP_INTERNAL_SERVER_ERROR;
   path->len = static_cast<size_t>(end - path->data);
-  context->key_path = key_path(core_conf(r), *path, root_size);
+  context->key_path = key_path(r, *path, root_size);
   return context->key_path.size == 0 ? NGX_DECLINED : NGX_OK;
 }
 
@@ -75,11 +80,14 @@ ngx_int_t static_handler(ngx_http_request_t* r) noexcept {
 
   RequestContext* context = make_context(r);
   if (context == nullptr) return NGX_HTTP_INTERNAL_SERVER_ERROR;
-
+  if (ngx_http_test_predicates(r, conf->bypass) != NGX_OK ||
+      ngx_http_test_predicates(r, conf->no_store) != NGX_OK) {
+    context->status = MCS_CACHE_BYPASS;
+    return NGX_DECLINED;
+  }
   ngx_str_t path;
   const ngx_int_t found = find_file(r, context, &path);
   if (found != NGX_OK) return found;
-
   mcs_static_request request = {};
   request.policy = conf->file_policy;
   request.path = context->key_path;

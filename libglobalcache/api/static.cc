@@ -37,9 +37,12 @@ struct FileHead {
   std::uint64_t size;
   char etag[40];
   char last_modified[32];  // 29 characters; formatted once, when the file is stored
+  std::uint32_t uid;       // of the process that read it; kAnybody: everybody may read it
+  std::uint32_t gid;
 };
-static_assert(sizeof(FileHead) == 120);
-constexpr std::uint32_t kFileHead = 0x46494c32;  // "FIL2"
+static_assert(sizeof(FileHead) == 128);
+constexpr std::uint32_t kFileHead = 0x46494c33;  // "FIL3"
+constexpr std::uint32_t kAnybody = ~0u;
 constexpr std::size_t kDateSize = 29;
 
 std::int64_t ns(const timespec& t) {
@@ -67,7 +70,16 @@ FileHead described(const mcs_process& process, const struct stat& info) {
   FileHead head = describe(process, info);
   const auto date = http::format_http_date(head.mtime_ns / 1000000);
   std::memcpy(head.last_modified, date.data(), kDateSize);
+  const bool anybody = (info.st_mode & S_IROTH) != 0;
+  head.uid = anybody ? kAnybody : ::geteuid();
+  head.gid = anybody ? kAnybody : ::getegid();
   return head;
+}
+
+/// Whether this server could have read the file itself, as far as its mode tells.
+bool may_read(const FileHead& head, const char* file) {
+  return head.uid == kAnybody || (head.uid == ::geteuid() && head.gid == ::getegid()) ||
+         ::faccessat(AT_FDCWD, file, R_OK, AT_EACCESS) == 0;
 }
 
 /// Whether `now` still is the file that `then` was read from. Other nodes may have copies of their
@@ -289,6 +301,10 @@ mcs_outcome get(Request& r) {
         cache.release(hit);
         cache.retire(hit.link);
         continue;
+      }
+      if (!may_read(head, r.ask.file)) {
+        cache.release(hit);
+        return MCS_DECLINED;
       }
       const std::int64_t now = runtime::wall_ms();
       const std::int64_t age = now - hit.checked_ms;

@@ -164,6 +164,7 @@ tl::expected<void, KeyError> build_key(const KeyRequest& request, const CachePol
   key += 'P';
   append_part(base, key);
   const std::size_t host = begin_part(key);
+  if (!request.key_base.empty()) key += kOwnKey;
   if (base.empty()) {
     if (authority.empty()) return Unexpected(KeyError::kNoSite);
     for (const char c : scheme) key += to_lower(c);

@@ -10,7 +10,8 @@
 //
 // What precedes the method is the key's site; purging by prefix or pattern compares sites first.
 // The host part of a key without base is "scheme://host" and, behind an "@", the port of the server
-// that answers: the same Host may reach different servers (policy.key_port).
+// that answers: the same Host may reach different servers (policy.key_port). A key that was named for
+// one response is its base, and its host part says so: no key base makes the same.
 #pragma once
 
 #include <cstdint>
@@ -41,7 +42,7 @@ inline constexpr std::size_t kMaxKeySize = 16384;
 
 /// A request for a response that comes from an origin.
 struct KeyRequest {
-  std::string_view key_base;  // overrides the policy's; empty: the policy's
+  std::string_view key_base;  // a key of the request's own, instead of the policy's base; may be empty
   std::string_view scheme;    // of the connection: "http" or "https"
   std::string_view host;      // the Host field or :authority
   std::string_view target;    // the request target as it was received
@@ -73,6 +74,9 @@ struct KeyParts {
 
 /// Nothing if `key` is no key that build_key or build_static_key could have written.
 std::optional<KeyParts> parse_key(std::string_view key) noexcept;
+
+/// The host part of a key of its own.
+inline constexpr char kOwnKey = '@';
 
 /// Between what was received and what a server made of it.
 inline constexpr std::string_view kRewritten = "%00";

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Access rules hold for entries as they do for files.
+#include <grp.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tests/mod_mcs_apache/httpd_fixture.h"
@@ -23,6 +25,21 @@ TEST_F(HttpdAccessTest, HtaccessThatAppearsDeniesWhatIsCached) {
   EXPECT_EQ(get("/sub/a.txt").status, 403);
   std::filesystem::remove(root() / "sub/.htaccess");
   EXPECT_EQ(get("/sub/a.txt").cache_status(), "HIT");
+}
+
+TEST_F(HttpdAccessTest, DomainBelongsToUserAndGroup) {
+  if (geteuid() == 0) options().main_extra = "Group backup\n";
+  start();
+  const group* entry = getgrnam("backup");
+  for (const auto& file : std::filesystem::recursive_directory_iterator(domain_directory())) {
+    struct stat info = {};
+    struct stat worker = {};
+    ASSERT_EQ(stat(file.path().c_str(), &info), 0);
+    ASSERT_EQ(stat(("/proc/" + std::to_string(server_.worker_pids().at(0))).c_str(), &worker), 0);
+    EXPECT_EQ(info.st_uid, worker.st_uid) << file.path();
+    EXPECT_EQ(info.st_gid, geteuid() == 0 && entry != nullptr ? entry->gr_gid : getegid())
+        << file.path();
+  }
 }
 
 TEST_F(HttpdAccessTest, RequireOfAReloadDeniesWhatIsCached) {

@@ -126,6 +126,38 @@ TEST_F(HandlersTest, RedirectsWithinTheServer) {
   EXPECT_EQ(get("/").body, "index");
 }
 
+// They are served as if they had been asked for: with ranges and conditions, and one beside the other.
+TEST_F(HandlersTest, RedirectsToFiles) {
+  write("note.txt", "0123456789");
+  script("moved.cgi", "echo 'Location: /note.txt'\necho\n");
+  script("off.cgi", "echo 'Location: /off/note.txt'\necho\n");
+  write("off/note.txt", "0123456789");
+  options().server_extra = "<Location /off/>\n  McsCache Off\n</Location>\n";
+  start();
+  for (const std::string path : {"/moved.cgi", "/off.cgi"}) {
+    EXPECT_EQ(get(path + "?1", {"Range: bytes=2-3"}).body, "23");
+    const HttpResponse whole = get(path + "?2");
+    EXPECT_EQ(whole.body, "0123456789");
+    EXPECT_EQ(get(path + "?3", {"If-None-Match: " + whole.header("ETag")}).status, 304);
+    EXPECT_EQ(get(path + "?2").body, "0123456789");
+  }
+}
+
+TEST_F(HandlersTest, A304ThatFitsNothingBehindARedirect) {
+  script("moved.cgi", "echo 'Location: /page.cgi'\necho\n");
+  script("page.cgi",
+         "echo 'Cache-Control: max-age=0'\n"
+         "if [ -n \"$HTTP_IF_NONE_MATCH\" ]; then echo 'Status: 304'; echo 'ETag: \"2\"'; echo; exit; fi\n"
+         "echo 'ETag: \"1\"'\necho\necho body\n");
+  start();
+  for (int i = 0; i < 3; ++i) {
+    const HttpResponse response = get("/moved.cgi");
+    EXPECT_EQ(response.status, 200) << i;
+    EXPECT_EQ(response.body, "body\n") << i;
+  }
+  EXPECT_EQ(runs("page.cgi"), 5u);
+}
+
 TEST_F(HandlersTest, PagesAboutErrors) {
   script("error.cgi",
          "echo 'Cache-Control: max-age=600'\necho 'Content-Type: text/plain'\necho\n"

@@ -227,13 +227,18 @@ TEST_F(HttpdServingTest, AcceptPathInfo) {
 
 TEST_F(HttpdServingTest, EnvironmentSwitchesTheCacheOff) {
   options().modules = {"env", "setenvif"};
-  options().server_extra = "SetEnvIf X-Fresh yes no-cache\n";
+  const auto variables = {"no-cache", "mcs-cache-bypass", "mcs-cache-no-store"};
+  for (const std::string variable : variables) {
+    options().server_extra += "SetEnvIf X-Set ^" + variable + "$ " + variable + "\n";
+  }
   start();
   get_hit("/a.txt");
-  const HttpResponse response = get("/a.txt", {"X-Fresh: yes"});
-  EXPECT_EQ(response.cache_status(), "BYPASS");
-  EXPECT_EQ(response.body, "hello world\n");
-  EXPECT_EQ(get("/a.txt").cache_status(), "HIT");
+  for (const char* variable : variables) {
+    const HttpResponse response = get("/a.txt", {std::string("X-Set: ") + variable});
+    EXPECT_EQ(response.cache_status(), "BYPASS") << variable;
+    EXPECT_EQ(response.body, "hello world\n");
+    EXPECT_EQ(get("/a.txt").cache_status(), "HIT");
+  }
 }
 
 TEST_F(HttpdServingTest, StatusInTheAccessLog) {

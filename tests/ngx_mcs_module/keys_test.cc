@@ -89,7 +89,20 @@ TEST_F(NginxKeysTest, AliasBelowANamedServerHasEntriesOfItsOwn) {
   EXPECT_EQ(get_hit("/i/a.txt").body, "other a\n");
   // The same directory by another name is the same file.
   EXPECT_EQ(get("/j/a.txt").cache_status(), "HIT");
-  EXPECT_EQ(key("/i/a.txt"), "site:" + other().string() + "/a.txt");
+  EXPECT_EQ(key("/i/a.txt"), "site/" + other().string() + "/a.txt");
+}
+
+TEST_F(NginxKeysTest, DoubleSlashesNameNoOtherRoot) {
+  const std::filesystem::path inner = root() / other().relative_path() / "a.txt";
+  write(inner, "inner\n");
+  wait_until_trusted();
+  options().server_extra =
+      "mcs_cache_key_base site; merge_slashes off;\n"
+      "location /i/ { alias " + other().string() + "/; }\n";
+  start();
+  EXPECT_EQ(get("/" + other().string() + "/a.txt").body, "inner\n");
+  EXPECT_EQ(get_hit("/i/a.txt").body, "other a\n");
+  EXPECT_EQ(get("/" + other().string() + "/a.txt").body, "inner\n");
 }
 
 TEST_F(NginxKeysTest, AliasOfTheServersRootIsTheServersFiles) {

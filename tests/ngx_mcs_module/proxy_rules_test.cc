@@ -5,6 +5,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <functional>
+
 #include "tests/ngx_mcs_module/proxy_fixture.h"
 
 namespace mcs::loadtest {
@@ -170,6 +172,28 @@ TEST_F(NginxProxyRulesTest, ErrorPagesWithoutAnythingStored) {
   EXPECT_EQ(get("/plain").status, 502);  // nobody holds the key
 }
 
+// A page in their place is stored by nobody, so nobody waits for it.
+TEST_F(NginxProxyRulesTest, ResponsesThatErrorPagesReplaceAreNotWaitedFor) {
+  Gate gate;
+  origin_.on("/a", [&](OriginExchange& exchange) {
+    if (exchange.request().number > 1) exchange.wait(gate);
+    exchange.answer({404, {}, "of the origin"});
+  });
+  start_proxy("error_page 404 @page; proxy_intercept_errors on; mcs_cache_valid 404 600s;\n"
+              "mcs_cache_lock_timeout 60s;",
+              "location @page { return 200 \"in its place\"; }\n");
+  EXPECT_EQ(get("/a").body, "in its place");
+  RawConnection second = open_get("/a");
+  RawConnection third = open_get("/a");
+  EXPECT_TRUE(origin_.wait_for_requests("/a", 3));
+  gate.open();
+  for (RawConnection* client : {&second, &third}) {
+    const auto response = client->read_response();
+    ASSERT_TRUE(response);
+    EXPECT_EQ(response->body, "in its place");
+  }
+}
+
 TEST_F(NginxProxyRulesTest, FallbackThatIsCachedUnderTheSameKey) {
   origin_.on("/a", {500, {}, "broken"});
   Origin other;
@@ -217,6 +241,32 @@ TEST_F(NginxProxyRulesTest, SubrequestsAreCachedForThemselves) {
     EXPECT_TRUE(get("/page").body == "part|" + large) << i;
   }
   EXPECT_EQ(origin_.count(), 3u);
+}
+
+// Their locations may be closed to clients, who must not get what was made there.
+TEST_F(NginxProxyRulesTest, SubrequestsHaveKeysThatNoClientCanName) {
+  Origin inside;
+  inside.on("/report", [](OriginExchange& exchange) {
+    const size_t number = exchange.request().number;
+    exchange.answer({200,
+                     {number == 1 ? "Cache-Control: max-age=0, stale-while-revalidate=600"
+                                  : "Cache-Control: max-age=600"},
+                     fmt::format("secret {}", number)});
+  });
+  origin_.on("/page", {200,
+                       {"Content-Type: text/html", "Cache-Control: max-age=600"},
+                       "<!--#include virtual=\"/in/report\" -->"});
+  origin_.on("/report", fresh("public"));
+  start_proxy("ssi on;", "location /in/ { internal; rewrite ^/in(/.*) $1 break; mcs_cache on;\n"
+                         "  proxy_pass " + inside.url() + "; }\n");
+  EXPECT_EQ(get("/page").body, "secret 1");
+  EXPECT_EQ(get("/report").body, "public");
+  // Stale: nobody else can ask for it.
+  EXPECT_EQ(get("/page").body, "secret 2");
+  EXPECT_EQ(get("/page").body, "secret 2");
+  EXPECT_EQ(get("/report").cache_status(), "HIT");
+  EXPECT_EQ(inside.count(), 2u);
+  EXPECT_EQ(origin_.count("/report"), 1u);
 }
 
 TEST_F(NginxProxyRulesTest, AccessIsCheckedBeforeEveryHit) {
@@ -539,10 +589,11 @@ TEST_F(NginxProxyRulesTest, AccessLogTellsWhatClientsGot) {
   EXPECT_THAT(log, HasSubstr("\"GET /b HTTP/1.1\" 200 1 "));
 }
 
-// Answers each SCGI request with the number of those before it.
-class ScgiServer {
+// Reads what comes first on each connection, sends what the test makes of it and closes.
+class PlainServer {
  public:
-  ScgiServer() : listener_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+  explicit PlainServer(std::function<std::string()> answer)
+      : listener_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
     sockaddr_in address = {};
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -551,24 +602,22 @@ class ScgiServer {
     EXPECT_EQ(listen(listener_, 16), 0);
     getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size);
     port = ntohs(address.sin_port);
-    thread_ = std::thread([this] {
-      for (int number = 0;; ++number) {
+    thread_ = std::thread([this, answer = std::move(answer)] {
+      for (;;) {
         const int fd = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
         if (fd < 0) {
           return;
         }
         char request[65536];
         (void)recv(fd, request, sizeof request, 0);
-        const std::string answer =
-            "Status: 200 OK\r\nContent-Type: text/plain\r\nCache-Control: max-age=600\r\n\r\n" +
-            std::to_string(number) + std::string(30'000, '.');
-        EXPECT_EQ(send(fd, answer.data(), answer.size(), MSG_NOSIGNAL),
-                  static_cast<ssize_t>(answer.size()));
+        const std::string bytes = answer();
+        EXPECT_EQ(send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL),
+                  static_cast<ssize_t>(bytes.size()));
         close(fd);
       }
     });
   }
-  ~ScgiServer() {
+  ~PlainServer() {
     shutdown(listener_, SHUT_RDWR);
     thread_.join();
     close(listener_);
@@ -582,13 +631,29 @@ class ScgiServer {
 };
 
 TEST_F(NginxProxyRulesTest, ScgiLikeProxies) {
-  ScgiServer scgi;
+  PlainServer scgi([number = 0]() mutable {
+    return "Status: 200 OK\r\nContent-Type: text/plain\r\nCache-Control: max-age=600\r\n\r\n" +
+           std::to_string(number++) + std::string(30'000, '.');
+  });
   start_proxy("", fmt::format("location /scgi {{ scgi_pass 127.0.0.1:{};\n", scgi.port) +
                       "  scgi_param REQUEST_METHOD $request_method; mcs_cache on;\n"
                       "  add_header X-Mcs-Status $mcs_cache_status; }\n");
   const HttpResponse hit = get_hit("/scgi");
   EXPECT_EQ(hit.body, "0" + std::string(30'000, '.'));
   EXPECT_EQ(hit.header("Status"), "");
+}
+
+// Unlike HTTP, these protocols' handlers go on to the next upstream as they are.
+TEST_F(NginxProxyRulesTest, NextUpstreamAfterOneThatClosed) {
+  PlainServer closes([] { return std::string(); });
+  PlainServer answers([] { return std::string("VALUE /memory 0 5\r\nhello\r\nEND\r\n"); });
+  options().http_extra = fmt::format(
+      "upstream memory {{ server 127.0.0.1:{}; server 127.0.0.1:{} backup; }}\n", closes.port,
+      answers.port);
+  start_proxy("", "location /memory { set $memcached_key $uri; memcached_pass memory;\n"
+                  "  mcs_cache on; mcs_cache_valid 600s;\n"
+                  "  add_header X-Mcs-Status $mcs_cache_status; }\n");
+  EXPECT_EQ(get_hit("/memory").body, "hello");
 }
 
 TEST_F(NginxProxyRulesTest, UsefulWithoutTheDomain) {

@@ -48,6 +48,17 @@ class NginxServingTest : public NginxTest {
   const std::string large_ = text_of_size(kLarge);
 };
 
+TEST_F(NginxServingTest, ConditionsSwitchTheCacheOff) {
+  options().server_extra = "mcs_cache_bypass $arg_bypass;\nmcs_cache_no_store $arg_dont;\n";
+  start();
+  EXPECT_EQ(get("/a.txt?dont=1").cache_status(), "BYPASS");
+  EXPECT_EQ(get("/a.txt").cache_status(), "MISS");
+  const HttpResponse response = get("/a.txt?bypass=1");
+  EXPECT_EQ(response.cache_status(), "BYPASS");
+  EXPECT_EQ(response.body, "hello world\n");
+  EXPECT_EQ(get("/a.txt").cache_status(), "HIT");
+}
+
 TEST_F(NginxServingTest, HitLooksLikeNginxsOwnAnswer) {
   options().server_extra = "location /plain/ { alias " + root().string() + "/; }\n";
   start();

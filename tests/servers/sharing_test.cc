@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Two servers on one domain: what they share, and what they must not.
+#include <pwd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -254,6 +255,13 @@ TEST_P(SharingTest, OneIsKilledWhileTheOtherServes) {
   }
 }
 
+// Of the workers that run as default_options() says.
+std::pair<uid_t, gid_t> own_user() {
+  const passwd* user = getpwnam("www-data");
+  return geteuid() == 0 && user != nullptr ? std::pair(user->pw_uid, user->pw_gid)
+                                           : std::pair(geteuid(), getegid());
+}
+
 // Distinct users share by the domain's group.
 TEST_P(SharingTest, ServersUnderDistinctUsers) {
   ServerOptions options = default_options();
@@ -273,6 +281,36 @@ TEST_P(SharingTest, ServersUnderDistinctUsers) {
   EXPECT_EQ(get(other, "/a.txt").cache_status(), "HIT");
   get(other, "/b.txt");
   EXPECT_EQ(get(one, "/b.txt").cache_status(), "HIT");
+  // But not what only one of them may read.
+  write("closed.txt", "for the first only");
+  const auto closed = root() / "closed.txt";
+  struct stat info = {};
+  ASSERT_EQ(stat(closed.c_str(), &info), 0);
+  if ((info.st_mode & 0777) != 0600) {  // otherwise kept from the test of another pair
+    ASSERT_EQ(chown(closed.c_str(), own_user().first, own_user().second), 0);
+    ASSERT_EQ(chmod(closed.c_str(), 0600), 0);
+    write("later.txt", "old enough only when the other is");
+  }
+  EXPECT_EQ(get_hit(one, "/closed.txt").body, "for the first only");
+  EXPECT_EQ(get(other, "/closed.txt").status, geteuid() == 0 ? 403 : 200);
+}
+
+// In both they have the whole path in their key.
+TEST_P(SharingTest, FilesBelowAnAlias) {
+  const TempDir alias("mcs-alias");
+  write(alias.path() / "a.txt", "below the alias");
+  ServerOptions options = default_options();
+  options.mcs->key_base.clear();
+  options.locations = {{"/alias/", alias.path(), ""}};
+  const auto named = [&](const ServerType& type) {
+    options.server_extra = type.kind == ServerKind::kNginx ? "mcs_cache_key_base site;\n"
+                                                           : "McsCacheKeyBase site\n";
+    return options;
+  };
+  const WebServer& filler = start(first(), named(first()));
+  const WebServer& reader = start(second(), named(second()));
+  EXPECT_EQ(get_hit(filler, "/alias/a.txt").body, "below the alias");
+  EXPECT_EQ(get(reader, "/alias/a.txt").cache_status(), "HIT");
 }
 
 }  // namespace

@@ -114,7 +114,11 @@ TEST(Key, HasABaseOrAHost) {
   ASSERT_TRUE(build_key({"other", "http", "h", "/a", Method::kGet}, policy, key));
   EXPECT_NE(key, key_of("/a", policy));
   EXPECT_EQ(parse_key(key)->base, "other");
-  EXPECT_EQ(parse_key(key)->host, "");
+  // A key of its own is no site's, whatever its name.
+  policy.key_base = "other";
+  EXPECT_NE(key, key_of("/a", policy));
+  EXPECT_NE(parse_key(key)->site, parse_key(key_of("/a", policy))->site);
+  EXPECT_EQ(display_key(key), "other/a");
   EXPECT_EQ(parse_key(key_of("/a?b", {}, "H"))->host, "http://h");
 }
 
