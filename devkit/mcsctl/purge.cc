@@ -126,6 +126,12 @@ int purge(const Common& common, const PurgeOptions& options) {
       purged += n;
     }
     if (!any) return fail_with({ErrorCode::kInvalidArgument, error});
+    if (purged == 0 && request.kind == MCS_PURGE_KEY && options.base.empty() && options.host.empty()) {
+      return fail_with({ErrorCode::kInvalidArgument,
+                        fmt::format("nothing of a site without a name is stored under {}: name the site with "
+                                    "--base or --host, as 'mcsctl keys' shows it",
+                                    options.path)});
+    }
   }
   return print(common, {{"purged", purged}, {"soft", options.soft}},
                fmt::format("{} {}\n", purged == 1 ? "1 entry" : fmt::format("{} entries", purged),

@@ -353,6 +353,12 @@ int status(const Common& common) {
   std::string text;
   for (const DomainPath& domain : list_domains(common.directory)) {
     if (!common.name.empty() && domain.name != common.name) continue;
+    if (common.name.empty() && domain.name == common.json) {
+      return fail_with({ErrorCode::kInvalidArgument,
+                        fmt::format("--json takes {0} for its FILE: write 'gsm-emu status {0} --json', or "
+                                    "'--json ./{0}' for a file of that name",
+                                    domain.name)});
+    }
     all.push_back(describe(common, domain));
     text += as_text(all.back());
   }

@@ -394,6 +394,7 @@ TEST_F(McsctlTest, PurgeRemovesWhatWasAskedFor) {
   EXPECT_EQ(purged({"--key", "none"}), 0U);
   EXPECT_EQ(purged({"--base", "site", "--path", "/a/2"}), 1U);
   EXPECT_EQ(purged({"--path", "/a/2"}), 1U);
+  expect_error(run({"purge", "d", "--path", "/a/2"}), "--base or --host");
   EXPECT_EQ(purged({"--host", "h", "--path", "/a/1"}), 1U);
   EXPECT_EQ(purged({"--base", "site", "--prefix", "/a/"}), 2U);
   EXPECT_EQ(purged({"--prefix", "/a/"}), 5U);

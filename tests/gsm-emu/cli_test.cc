@@ -242,6 +242,7 @@ TEST_F(GsmEmuTest, StatusListsDomainsOfAllBuilds) {
     EXPECT_EQ(domain["in_use"], false);
   }
   EXPECT_THAT(run({"status", "d"}).out, HasSubstr("another build's"));
+  expect_error(run({"status", "--json", "d"}), "status d --json");
   // Removing names this build's unless told otherwise.
   const std::string layout = fmt::format("{:08x}", other.layout_hash & 0xffffffff);
   EXPECT_EQ(run({"down", "d"}).exit_code, 0);

@@ -128,10 +128,10 @@ TEST_F(HandlersTest, RedirectsWithinTheServer) {
 
 // They are served as if they had been asked for: with ranges and conditions, and one beside the other.
 TEST_F(HandlersTest, RedirectsToFiles) {
-  write("note.txt", "0123456789");
+  change("note.txt", "0123456789", kOld);
   script("moved.cgi", "echo 'Location: /note.txt'\necho\n");
   script("off.cgi", "echo 'Location: /off/note.txt'\necho\n");
-  write("off/note.txt", "0123456789");
+  change("off/note.txt", "0123456789", kOld);
   options().server_extra = "<Location /off/>\n  McsCache Off\n</Location>\n";
   start();
   for (const std::string path : {"/moved.cgi", "/off.cgi"}) {

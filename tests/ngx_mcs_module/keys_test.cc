@@ -19,6 +19,7 @@ class NginxKeysTest : public NginxTest {
     write(other() / "same.txt", "same\n");
     write(other() / "sub/a.txt", "other sub a\n");
     write(other() / "suba.txt", "glued\n");
+    write(root() / other().relative_path() / "a.txt", "inner\n");
     wait_until_trusted();
   }
 
@@ -93,9 +94,6 @@ TEST_F(NginxKeysTest, AliasBelowANamedServerHasEntriesOfItsOwn) {
 }
 
 TEST_F(NginxKeysTest, DoubleSlashesNameNoOtherRoot) {
-  const std::filesystem::path inner = root() / other().relative_path() / "a.txt";
-  write(inner, "inner\n");
-  wait_until_trusted();
   options().server_extra =
       "mcs_cache_key_base site; merge_slashes off;\n"
       "location /i/ { alias " + other().string() + "/; }\n";

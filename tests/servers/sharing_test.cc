@@ -275,13 +275,6 @@ TEST_P(SharingTest, ServersUnderDistinctUsers) {
   }
   if (geteuid() != 0) options.main_extra.clear();
   const WebServer& other = start(second(), options);
-  write("a.txt", "hello");
-  write("b.txt", "hello");
-  get(one, "/a.txt");
-  EXPECT_EQ(get(other, "/a.txt").cache_status(), "HIT");
-  get(other, "/b.txt");
-  EXPECT_EQ(get(one, "/b.txt").cache_status(), "HIT");
-  // But not what only one of them may read.
   write("closed.txt", "for the first only");
   const auto closed = root() / "closed.txt";
   struct stat info = {};
@@ -289,8 +282,14 @@ TEST_P(SharingTest, ServersUnderDistinctUsers) {
   if ((info.st_mode & 0777) != 0600) {  // otherwise kept from the test of another pair
     ASSERT_EQ(chown(closed.c_str(), own_user().first, own_user().second), 0);
     ASSERT_EQ(chmod(closed.c_str(), 0600), 0);
-    write("later.txt", "old enough only when the other is");
   }
+  write("a.txt", "hello, either of you");  // old enough only when the other is
+  write("b.txt", "hello");
+  get(one, "/a.txt");
+  EXPECT_EQ(get(other, "/a.txt").cache_status(), "HIT");
+  get(other, "/b.txt");
+  EXPECT_EQ(get(one, "/b.txt").cache_status(), "HIT");
+  // But not what only one of them may read.
   EXPECT_EQ(get_hit(one, "/closed.txt").body, "for the first only");
   EXPECT_EQ(get(other, "/closed.txt").status, geteuid() == 0 ? 403 : 200);
 }
@@ -298,7 +297,7 @@ TEST_P(SharingTest, ServersUnderDistinctUsers) {
 // In both they have the whole path in their key.
 TEST_P(SharingTest, FilesBelowAnAlias) {
   const TempDir alias("mcs-alias");
-  write(alias.path() / "a.txt", "below the alias");
+  write(alias.path() / "a.txt", "hello");
   ServerOptions options = default_options();
   options.mcs->key_base.clear();
   options.locations = {{"/alias/", alias.path(), ""}};
@@ -309,7 +308,7 @@ TEST_P(SharingTest, FilesBelowAnAlias) {
   };
   const WebServer& filler = start(first(), named(first()));
   const WebServer& reader = start(second(), named(second()));
-  EXPECT_EQ(get_hit(filler, "/alias/a.txt").body, "below the alias");
+  EXPECT_EQ(get_hit(filler, "/alias/a.txt").body, "hello");
   EXPECT_EQ(get(reader, "/alias/a.txt").cache_status(), "HIT");
 }
 

@@ -56,7 +56,11 @@ int main(int argc, char** argv) {
   app.add_flag("--keep", options.keep, "Leave both servers up afterwards and say what to try");
   app.add_option("--json", json_file, "Write the results to FILE");
   app.add_flag("--verbose,-v", options.verbose, "List every failure that no kill explains");
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
 
   struct sigaction action = {};
   action.sa_handler = interrupt;
