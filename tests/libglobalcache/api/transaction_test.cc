@@ -374,6 +374,10 @@ TEST_F(TransactionTest, AKeyOfItsOwnTakesThePlaceOfTheTarget) {
   EXPECT_TRUE(cached(httpd_, request).asked_origin);
   request.key.clear();
   EXPECT_TRUE(cached(httpd_, request).asked_origin);
+  // Nor is it the home page of a site with that name.
+  policy_.set("key_base user=1");
+  request.target = "/";
+  EXPECT_TRUE(cached(httpd_, request).asked_origin);
 }
 
 TEST_F(TransactionTest, DamagedBytesNeverReachAClient) {
