@@ -152,8 +152,11 @@ class HungHolderTest : public testing::Test {
   // From now on the child may not be killed: it is another user's, or, where only root could make it
   // that, it is traced.
   void protect_child() { (::geteuid() == 0 ? foreign_ : traced_) = true; }
+  // Until it has gone on the agent is held up: it may kill whoever hangs and is not traced any more.
   void detach() {
     if (!traced_) return;
+    rounds_ = 0;
+    for (const unsigned before = ticks_; ticks_ == before;) std::this_thread::yield();
     ASSERT_EQ(::ptrace(PTRACE_DETACH, child_, nullptr, nullptr), 0);
   }
 
@@ -298,6 +301,7 @@ class HungHolderTest : public testing::Test {
     int status = 0;
     ASSERT_EQ(::waitpid(child_, &status, 0), child_);
     child_ = -1;
+    rounds_ = kUnlimited;
     EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
   }
 
