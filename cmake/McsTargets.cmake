@@ -54,7 +54,10 @@ function(mcs_add_program)
   endif()
 endfunction()
 
-# Header-only libraries that every room may include. fmt and xxHash are compiled in, so that a
-# module loaded by a web server needs no further shared library at run time.
+# Libraries that every room may include. fmt and xxHash are compiled in, so that a module loaded by a
+# web server needs no further shared library at run time: fmt once, since instantiating it in each
+# source would take half of the build's time.
+add_library(mcs_fmt STATIC "${CMAKE_CURRENT_LIST_DIR}/fmt.cc")
 add_library(mcs_header_libraries INTERFACE)
-target_compile_definitions(mcs_header_libraries INTERFACE FMT_HEADER_ONLY=1 XXH_INLINE_ALL=1)
+target_compile_definitions(mcs_header_libraries INTERFACE XXH_INLINE_ALL=1)
+target_link_libraries(mcs_header_libraries INTERFACE mcs_fmt)
