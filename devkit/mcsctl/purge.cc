@@ -67,7 +67,8 @@ std::uint64_t purge_shown(mcs_process& process, const std::string& shown, bool s
   std::uint64_t purged = 0;
   for (const std::string& primary : primaries) {
     const std::string received = http::received_key(primary);
-    purged += process.cache->purge(cache::PurgeKind::kKey, received.empty() ? primary : received, soft);
+    purged += process.cache->purge(cache::PurgeKind::kKey, received.empty() ? primary : received, soft)
+                  .value_or(0);
   }
   return purged;
 }

@@ -67,10 +67,10 @@ void log_events(mcs_process& process) {
             server, event.pid, event.node, process.domain->name(), cause, event.fills));
         continue;
       }
-      if (slot.kind == static_cast<std::uint32_t>(runtime::EventKind::kViewChanged)) {
-        process.log(2, fmt::format("node {} of domain {}: {}; {}, {:.3f} ms", slot.node,
-                                   process.domain->name(), slot.cause, slot.server,
-                                   static_cast<double>(slot.resumed_ns - slot.detected_ns) / 1e6));
+      if (event.kind == static_cast<std::uint32_t>(runtime::EventKind::kViewChanged)) {
+        process.log(2, fmt::format("node {} of domain {}: {}; {}, {:.3f} ms", event.node,
+                                   process.domain->name(), cause, server,
+                                   static_cast<double>(event.resumed_ns - event.detected_ns) / 1e6));
         continue;
       }
       process.log(2, fmt::format(
@@ -282,6 +282,7 @@ mcs_process* mcs_join(const mcs_domain_options* options, const mcs_callbacks* ca
 void mcs_leave(mcs_process* process) try {
   if (process == nullptr) return;
   process->cache->leave();
+  process->wake->hide();
   process->instance->leave();
   delete process;
 } catch (const std::exception&) {

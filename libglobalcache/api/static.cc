@@ -199,11 +199,11 @@ bool respond(Request& r, cache::Hit& hit, const FileHead& head, mcs_cache_status
     iov[i] = {const_cast<std::byte*>(pieces[i].data()), pieces[i].size()};
   }
   cache.touch(hit);
+  out.pin = hand_over_pin(r.process, hit);
+  if (out.pin == nullptr) return false;
   out.body = iov;
   out.body_count = pieces.size();
   out.body_pinned = 1;
-  out.pin = hand_over_pin(r.process, hit);
-  if (out.pin == nullptr) return false;
   return true;
 }
 

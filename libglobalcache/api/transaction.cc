@@ -218,6 +218,8 @@ mcs_outcome forward(Transaction& t, mcs_response& out) {
   if (t.fill) t.process->count(kFills);
   t.request_time_ms = t.process->wall_ms();
   t.forwarded_ns = runtime::monotonic_ns();
+  t.purges = t.cache().purge_marks();
+  t.key.asked = &t.purges;
   return MCS_FORWARD;
 }
 

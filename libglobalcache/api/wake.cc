@@ -38,9 +38,13 @@ WakeSocket::WakeSocket(const std::string& path, unsigned mode) : path_(path) {
 }
 
 WakeSocket::~WakeSocket() {
-  if (fd_ < 0) return;
-  ::close(fd_);
-  ::unlink(path_.c_str());
+  hide();
+  if (fd_ >= 0) ::close(fd_);
+}
+
+void WakeSocket::hide() {
+  if (fd_ >= 0 && !path_.empty()) ::unlink(path_.c_str());
+  path_.clear();
 }
 
 void WakeSocket::move_to(const std::string& path) {

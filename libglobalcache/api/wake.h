@@ -17,6 +17,8 @@ class WakeSocket {
   WakeSocket& operator=(const WakeSocket&) = delete;
 
   int fd() const { return fd_; }
+  /// Be found no more: before whoever takes the slot next binds the same path.
+  void hide();
   /// Be found under another path. Whoever watches fd() notices nothing.
   void move_to(const std::string& path);
   /// Take everything that has arrived; true if there was anything.

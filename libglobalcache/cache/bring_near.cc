@@ -36,6 +36,7 @@ bool GlobalCache::bring_here(Link link, std::uint64_t hash2, std::uint64_t& byte
   hit.pin = pins_.pin(link);
   if (hit.pin < 0) return false;
   bool moved = false;
+  const PurgeMarks asked = purge_marks();
   const std::uint64_t word = d->state.load(std::memory_order_seq_cst);
   hit.fields = load_sealed(*d);
   hit.overflow = d->overflow.load(kAcquire);
@@ -50,7 +51,9 @@ bool GlobalCache::bring_here(Link link, std::uint64_t hash2, std::uint64_t& byte
     const Key key{{reinterpret_cast<const char*>(hit.copy.data()), key_bytes},
                   {},
                   hit.fields.hash,
-                  hash2};
+                  hash2,
+                  nullptr,
+                  &asked};
     Fill fill;
     std::vector<std::byte> body(hit.fields.body_bytes);
     if (begin_for(key, hit.fields.site, fill, link, false) == Begin::kFilling &&

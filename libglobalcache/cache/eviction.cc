@@ -115,8 +115,9 @@ void GlobalCache::admit(Link link, const SealedFields& fields) {
   memory_.set_clock_byte(segment, link.index(), ClockByte::kUsed | ClockByte::kProbation | site);
   const std::uint64_t units = units_of(fields);
   const std::uint64_t number = state.arrivals_in.fetch_add(1, kRelaxed);
-  memory_.arrival(segment, number).store(Arrival::make(link, units).value, kRelease);
-  state.probation.fetch_add(units, kRelaxed);
+  const Arrival arrival = Arrival::make(link, units);
+  memory_.arrival(segment, number).store(arrival.value, kRelease);
+  state.probation.fetch_add(arrival.units(), kRelaxed);  // as much as is taken off again
   if ((number + 1) % places != 0) return;
   std::uint64_t sum = 0;
   const std::uint64_t inside = std::min(number + 1 - state.arrivals_out.load(kRelaxed), places);

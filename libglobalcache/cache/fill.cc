@@ -19,6 +19,7 @@ constexpr std::size_t kStageBytes = 64 * 1024;
 // What a body of unknown length gets at least when it grows, within these bounds.
 constexpr std::uint64_t kLeastGrowth = 8 * 1024;
 constexpr std::uint64_t kMostGrowth = kGroupBytes;
+constexpr std::uint64_t kMostAhead = 8 << 20;
 
 }  // namespace
 
@@ -139,9 +140,9 @@ Append Fill::write(std::span<const std::byte> bytes) {
   if (bytes.size() > capacity_ - written_) {
     std::uint64_t more = bytes.size() - (capacity_ - written_);
     if (expected_) {
-      // All of it at once, so that it lies together.
+      // So much at once that it lies together, but not all of what may come slowly or never.
       const std::uint64_t total = key_.size() + head_bytes_ + *expected_;
-      if (total > capacity_) more = std::max(more, total - capacity_);
+      if (total > capacity_) more = std::max(more, std::min(total - capacity_, kMostAhead));
     } else if (body_sum_) {
       more = std::max(more, std::clamp(written_ / 4, kLeastGrowth, kMostGrowth));
     }

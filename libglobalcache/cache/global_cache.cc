@@ -337,6 +337,7 @@ Begin GlobalCache::begin_for(const Key& key, std::uint32_t site, Fill& fill, Lin
   const Inside inside(*this);
   if (!inside || instance_.expelled() || memory_.out_of_reach()) return Begin::kBusy;
   const std::uint32_t view = memory_.generation();
+  if (key.asked != nullptr && key.asked->view != view) return Begin::kBusy;  // its logs may be others
   const int slot = fills_used_.claim();
   if (slot < 0) return Begin::kNoSpace;
   Word& intent = area_.fills[static_cast<std::size_t>(slot)];
@@ -373,8 +374,10 @@ Begin GlobalCache::begin_for(const Key& key, std::uint32_t site, Fill& fill, Lin
   }
   // A purge that is not seen here sees the entry: it logs first and then looks.
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  const std::uint64_t purges_seen = memory_.purge_log(link.segment()).next.load(kAcquire);
+  const std::uint64_t logged = memory_.purge_log(link.segment()).next.load(kAcquire);
+  const std::uint64_t purges_seen = key.asked == nullptr ? logged : key.asked->next[link.segment()];
   d.checked.store(kPurgeSequenceMark | purges_seen, kRelaxed);
+  if (purges_seen != logged) flag_for_purge(link, d);
 
   const auto give_up = [&] {
     // Never linked, no space: FREE again at once.
@@ -428,6 +431,17 @@ Begin GlobalCache::begin_for(const Key& key, std::uint32_t site, Fill& fill, Lin
   fill_links_[static_cast<std::size_t>(slot)].store(link.value, kRelaxed);
   fill.view_ = view;
   return Begin::kFilling;
+}
+
+PurgeMarks GlobalCache::purge_marks() const {
+  PurgeMarks marks;
+  marks.view = memory_.generation();
+  for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
+    if (memory_.has_segment(segment)) {
+      marks.next[segment] = memory_.purge_log(segment).next.load(std::memory_order_seq_cst);
+    }
+  }
+  return marks;
 }
 
 void GlobalCache::announce_wait(Link filling) {
@@ -623,7 +637,7 @@ bool GlobalCache::retire_as_orphan(Link link, Descriptor& d) {
   if (EntryWord::state(word) != EntryState::kSealed || EntryWord::version(word) != link.version()) {
     return false;
   }
-  const std::lock_guard lock(orphan_mutex_);
+  std::unique_lock lock(orphan_mutex_);
   area_.orphaning.store(link.value, kRelease);
   const SiteCost cost = cost_of(d);
   bool retired = false;
@@ -634,6 +648,7 @@ bool GlobalCache::retire_as_orphan(Link link, Descriptor& d) {
   }
   if (retired) count_orphan(link);
   area_.orphaning.store(0, kRelease);
+  lock.unlock();  // unlinking may have to recover somebody, which may come here again
   if (retired) sites_.remove(cost.site, cost.units);
   if (retired) unlink(link, d);
   return retired;
@@ -708,9 +723,13 @@ std::uint64_t GlobalCache::reclaim(bool wait) {
   // What is freed below must have been retired and unlinked before the ledgers are read: an entry
   // that another thread retires later may have been pinned in between.
   std::array<Link, kLimbo> candidates{};
-  // Each lock that a stopped process holds is waited for: not for all that lies behind it.
+  // Each lock that a stopped process holds is waited for: not for all that lies behind it, and the next
+  // pass begins there.
   unsigned busy = 0;
-  for (std::uint32_t place = 0; place < kLimbo && busy < kBusyInPass; ++place) {
+  std::uint32_t last = reclaim_from_;
+  for (std::uint32_t n = 0; n < kLimbo && busy < kBusyInPass; ++n) {
+    const std::uint32_t place = (reclaim_from_ + n) % kLimbo;
+    last = place;
     if (!limbo_ready_.in_use(place)) continue;
     const Link link{limbo_links_[place].load(kAcquire)};
     Descriptor* d = memory_.resolve(link);
@@ -734,9 +753,13 @@ std::uint64_t GlobalCache::reclaim(bool wait) {
       candidates[place] = link;
     }
   }
+  const std::uint32_t first = reclaim_from_;
+  if (busy == kBusyInPass) reclaim_from_ = (last + 1) % kLimbo;
   if (!pins_.drop_pinned(candidates)) return 0;
   std::uint64_t freed = 0;
-  for (std::uint32_t place = 0; place < kLimbo && busy < kBusyInPass; ++place) {
+  busy = 0;
+  for (std::uint32_t n = 0; n < kLimbo && busy < kBusyInPass; ++n) {
+    const std::uint32_t place = (first + n) % kLimbo;
     const Link link = candidates[place];
     Descriptor* d = link.value != 0 ? memory_.resolve(link) : nullptr;
     if (d == nullptr) continue;
@@ -746,7 +769,7 @@ std::uint64_t GlobalCache::reclaim(bool wait) {
       for (const Extent& extent : extents) units += extent.units();
     }
     if (!space_.free_entry(link, *d)) {
-      ++busy;
+      if (++busy == kBusyInPass) reclaim_from_ = (place + 1) % kLimbo;
       continue;
     }
     limbo_ready_.give_back(static_cast<int>(place));

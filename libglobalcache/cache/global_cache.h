@@ -30,12 +30,21 @@ namespace mcs::cache {
 
 /// A key and its seeded hashes. The bytes belong to the caller. Variants of one resource share
 /// `primary` (and so the bucket); the whole key is primary followed by variant.
+/// How far the logs of purges had come.
+struct PurgeMarks {
+  std::uint32_t view = 0;  // in which view
+  std::array<std::uint64_t, gsm::kMaxNodes> next{};
+};
+
 struct Key {
   std::string_view primary;
   std::string_view variant;
   std::uint64_t hash = 0;   // of primary
   std::uint64_t hash2 = 0;  // of the whole key; decides who waits for whose fill, never what is served
   const SiteRules* site = nullptr;  // whose space its entries take; nullptr: nobody's
+  /// When what a fill will store was asked for, if that is before it begins: a purge since then is one
+  /// of what it stores. nullptr: it is asked for after it has begun.
+  const PurgeMarks* asked = nullptr;
 
   std::size_t size() const { return primary.size() + variant.size(); }
 };
@@ -318,8 +327,10 @@ class GlobalCache final : public runtime::RecoverySteps {
   void set_purge_matcher(PurgeMatcher matcher) { purge_matcher_ = matcher; }
   /// Retire everything the pattern matches, and let nothing that is being filled now and matches be
   /// stored. `soft`: mark sealed entries instead. kKey: `pattern` is a primary key. Returns how many
-  /// sealed entries it met.
-  std::uint64_t purge(PurgeKind kind, std::string_view pattern, bool soft = false);
+  /// sealed entries it met; nothing: the instance's slot is lost, and nothing was purged.
+  std::optional<std::uint64_t> purge(PurgeKind kind, std::string_view pattern, bool soft = false);
+  /// For Key::asked, taken before the origin is asked.
+  PurgeMarks purge_marks() const;
 
   /// Free what is retired and unpinned. Returns units freed. Unless `wait`, does nothing while
   /// another thread of this process is at it.
@@ -384,6 +395,7 @@ class GlobalCache final : public runtime::RecoverySteps {
   SpaceAnswer make_room(Link entry, Descriptor& d, std::uint64_t units, bool local,
                         std::vector<Extent>& out);
   Begin begin_for(const Key& key, std::uint32_t site, Fill& fill, Link seen, bool insist);
+  static bool flag_for_purge(Link link, Descriptor& d);
   /// An entry that is about to be retired, and what its site has less then.
   struct SiteCost {
     std::uint32_t site = 0;
@@ -493,6 +505,7 @@ class GlobalCache final : public runtime::RecoverySteps {
   std::atomic<std::uint32_t> inside_{0};  // calls that write to shared memory
   RemoteUses remote_uses_;
   std::mutex reclaim_mutex_;
+  std::uint32_t reclaim_from_ = 0;  // where the next pass begins
   std::mutex orphan_mutex_;  // area_.orphaning is one word
 };
 

@@ -71,13 +71,37 @@ void Pins::mend() {
     std::uint64_t word = ledger_[i].load(std::memory_order_relaxed);
     if (word == 0) continue;
     used = i + 1;
-    if (word == Link::kEnd || memory_.resolve(Link{word}) != nullptr) continue;
+    if (word == Link::kEnd || memory_.resolve(Link{word}) != nullptr || is_former(Link{word})) continue;
     ledger_[i].compare_exchange_strong(word, Link::kEnd, std::memory_order_acq_rel);
   }
   std::uint64_t high = area_.ledger_high.load(std::memory_order_relaxed);
   while ((high < used || high > words_) &&
          !area_.ledger_high.compare_exchange_weak(high, used, std::memory_order_release)) {
   }
+}
+
+bool Pins::is_former(Link link) const {
+  return link.well_formed() && link.segment() < memory_.nodes() &&
+         link.index() < memory_.geometry().descriptors && memory_.resolve(link) == nullptr;
+}
+
+bool Pins::any_former() const {
+  const auto per_node = static_cast<std::uint32_t>(instance_.geometry().slots_per_node);
+  for (std::uint32_t slot = 0; slot < instance_.slot_count(); ++slot) {
+    if (!memory_.has_segment(slot / per_node)) continue;
+    if (StateWord::state(instance_.control(slot).state.load(std::memory_order_acquire)) ==
+        InstanceState::kFree) {
+      continue;
+    }
+    const std::uint64_t high = std::min<std::uint64_t>(
+        area(instance_, slot).ledger_high.load(std::memory_order_acquire), words_);
+    const Word* words = ledger(instance_, slot);
+    for (std::uint64_t i = 0; i < high; ++i) {
+      const Link link{words[i].load(std::memory_order_acquire)};
+      if (link.value != 0 && is_former(link)) return true;
+    }
+  }
+  return false;
 }
 
 std::uint32_t Pins::held() const {

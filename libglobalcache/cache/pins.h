@@ -61,6 +61,12 @@ class Pins {
 
   std::uint32_t held() const;
 
+  /// Of an entry that went with its segment, in this process's view. It may be sent still, from where
+  /// its extents are.
+  bool is_former(Link link) const;
+  /// Somebody has such a pin.
+  bool any_former() const;
+
   /// Words of this instance's ledger that name nothing, and its high mark, may have been damaged: such a
   /// word is out of use (Link::kEnd) until whoever holds it gives it back.
   void mend();

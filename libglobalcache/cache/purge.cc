@@ -15,6 +15,7 @@ namespace {
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr auto kAcquire = std::memory_order_acquire;
 constexpr auto kRelease = std::memory_order_release;
+constexpr std::uint64_t kLooksPerBeat = 4096;  // a few ms, against a hang limit of seconds
 
 // As it is stored and read; `sum` covers all of it.
 struct PurgeWords {
@@ -87,9 +88,24 @@ bool GlobalCache::purged_since(std::uint32_t segment, std::uint64_t sequence,
   return false;
 }
 
-std::uint64_t GlobalCache::purge(PurgeKind kind, std::string_view pattern, bool soft) {
+// True: it is a fill, which looks at the log before it is sealed.
+bool GlobalCache::flag_for_purge(Link link, Descriptor& d) {
+  std::uint64_t word = d.state.load(std::memory_order_seq_cst);
+  while (EntryWord::state(word) == EntryState::kFilling &&
+         EntryWord::version(word) == link.version()) {
+    // Another word each time, so that no look at the log holds for longer than until now.
+    const std::uint64_t flagged = EntryWord::make(
+        link.version(), EntryState::kFilling, EntryWord::owner_plus_one(word),
+        (EntryWord::cursor(word) + 1) & EntryWord::kMaxCursor,
+        EntryWord::flags(word) | EntryWord::kPurgeCheck);
+    if (d.state.compare_exchange_weak(word, flagged, std::memory_order_seq_cst)) return true;
+  }
+  return false;
+}
+
+std::optional<std::uint64_t> GlobalCache::purge(PurgeKind kind, std::string_view pattern, bool soft) {
   const Inside inside(*this);
-  if (!inside) return 0;
+  if (!inside) return std::nullopt;
   const std::uint32_t view = memory_.generation();
   for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
     if (memory_.lost(segment)) continue;
@@ -98,19 +114,13 @@ std::uint64_t GlobalCache::purge(PurgeKind kind, std::string_view pattern, bool 
     write_record(log.records[sequence % kPurgeRecords], sequence, kind, pattern);
   }
   std::uint64_t purged = 0;
+  std::uint64_t looked = 0;
   std::vector<Extent> extents;
   std::vector<std::byte> head;
   const auto consider = [&](Link link, Descriptor& d) {
+    if (++looked % kLooksPerBeat == 0) instance_.beat();
+    if (flag_for_purge(link, d)) return;
     std::uint64_t word = d.state.load(std::memory_order_seq_cst);
-    while (EntryWord::state(word) == EntryState::kFilling &&
-           EntryWord::version(word) == link.version()) {
-      // Another word each time, so that no look at the log holds for longer than until now.
-      const std::uint64_t flagged = EntryWord::make(
-          link.version(), EntryState::kFilling, EntryWord::owner_plus_one(word),
-          (EntryWord::cursor(word) + 1) & EntryWord::kMaxCursor,
-          EntryWord::flags(word) | EntryWord::kPurgeCheck);
-      if (d.state.compare_exchange_weak(word, flagged, std::memory_order_seq_cst)) return;
-    }
     if (EntryWord::state(word) != EntryState::kSealed ||
         EntryWord::version(word) != link.version()) {
       return;
@@ -166,7 +176,9 @@ std::uint64_t GlobalCache::purge(PurgeKind kind, std::string_view pattern, bool 
   }
   // What began meanwhile on a segment that has just come has seen no log.
   if ((memory_.moved() && memory_.adopt()) || memory_.generation() != view) {
-    purged += purge(kind, pattern, soft);
+    const auto again = purge(kind, pattern, soft);
+    if (!again) return std::nullopt;
+    purged += *again;
   }
   reclaim();
   return purged;

@@ -307,6 +307,7 @@ void GlobalCache::settle_space() {
   for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
     if (!pins_.has_no_former_owners(segment)) return;
   }
+  if (pins_.any_former()) return;
 
   struct Seen {
     std::uint64_t lock;
@@ -382,6 +383,8 @@ void GlobalCache::settle_space() {
       }
     }
   }
+
+  if (pins_.any_former()) return;  // by one that worked in the former view still
 
   bool complete = true;
   // Not if it was undone since: then there is more that is nobody's than what was left.

@@ -108,7 +108,10 @@ bool Repairer::entry_at(std::uint32_t segment, std::uint64_t index, Entry& entry
 bool Repairer::stale_pins() const {
   for (const std::uint64_t pin : View(memory_.domain()).pins()) {
     const Descriptor* d = memory_.resolve(Link{pin});
-    if (d == nullptr) continue;
+    if (d == nullptr) {
+      if (cache_.pins().is_former(Link{pin})) return true;
+      continue;
+    }
     const std::uint64_t word = d->state.load(kAcquire);
     if (!is_entry(EntryWord::state(word)) || EntryWord::version(word) != Link{pin}.version()) return true;
   }
@@ -406,19 +409,8 @@ unsigned Repairer::mend_groups(const std::set<Place>& groups, bool in_doubt) {
     for (const auto& [place, bits] : owned) {
       Group& group = memory_.group(place.segment, place.number);
       for (std::uint32_t i = 0; i < kGroupWords; ++i) {
-        const std::uint64_t old = group.bits[i].load(kRelaxed);
-        std::uint64_t now = old | bits[i];
-        for (std::uint64_t unit = 0; !in_doubt && unit < 64; unit += kPageUnits) {
-          const std::uint64_t page = ((1ULL << kPageUnits) - 1) << unit;
-          if ((now & page) == (bits[i] & page)) continue;
-          // The kernel may still have it to send.
-          if ((bits[i] & page) == 0 &&
-              !memory_.domain().segment(place.segment).renew_payload(
-                  (place.number * kGroupUnits + i * 64 + unit) * kUnitBytes, kPageUnits * kUnitBytes)) {
-            continue;
-          }
-          now = (now & ~page) | (bits[i] & page);
-        }
+        std::uint64_t now = group.bits[i].load(kRelaxed) | bits[i];
+        if (!in_doubt) now = cache_.space().keep_owned(place.segment, place.number, i, now, bits[i]);
         group.bits[i].store(now, kRelaxed);
       }
       ++mended;

@@ -367,6 +367,22 @@ void Space::pass_freed_block(Link entry, Descriptor& d) const {
       std::memory_order_acq_rel);
 }
 
+std::uint64_t Space::keep_owned(std::uint32_t segment, std::uint64_t group, std::uint64_t word,
+                                std::uint64_t marked, std::uint64_t owned) {
+  for (std::uint64_t unit = 0; unit < 64; unit += kPageUnits) {
+    const std::uint64_t page = ((1ULL << kPageUnits) - 1) << unit;
+    if ((marked & ~owned & page) == 0) continue;
+    // The kernel may still have it to send.
+    if ((owned & page) == 0 &&
+        !memory_.domain().segment(segment).renew_payload(
+            (group * kGroupUnits + word * 64 + unit) * kUnitBytes, kPageUnits * kUnitBytes)) {
+      continue;
+    }
+    marked &= ~page | owned;
+  }
+  return marked;
+}
+
 bool Space::set_bits(std::uint32_t segment, std::uint64_t number, std::uint64_t lock, bool orphaned,
                      const std::array<std::uint64_t, kGroupWords>& bits,
                      const std::array<std::uint64_t, kGroupWords>& owned) {
@@ -393,7 +409,8 @@ bool Space::set_bits(std::uint32_t segment, std::uint64_t number, std::uint64_t 
   if (still) {
     set_phase(record, Phase::kSetting);
     for (std::uint32_t w = 0; w < kGroupWords; ++w) {
-      group.bits[w].store(orphaned ? owned[w] : bits[w] & owned[w], kRelaxed);
+      const std::uint64_t marked = orphaned ? bits[w] | owned[w] : bits[w];
+      group.bits[w].store(keep_owned(segment, number, w, marked, owned[w]), kRelaxed);
     }
   }
   set_phase(record, Phase::kDone);

@@ -85,6 +85,10 @@ class Space {
   bool set_bits(std::uint32_t segment, std::uint64_t group, std::uint64_t lock, bool orphaned,
                 const std::array<std::uint64_t, kGroupWords>& bits,
                 const std::array<std::uint64_t, kGroupWords>& owned);
+  /// What a word of a group's bits is without those that nobody owns. Pages that are given back are
+  /// exchanged first, since the kernel may still send what is in them; those that cannot be stay marked.
+  std::uint64_t keep_owned(std::uint32_t segment, std::uint64_t group, std::uint64_t word,
+                           std::uint64_t marked, std::uint64_t owned);
   /// Of a retired entry whose owner is gone without a record: the block that ended with the extent at
   /// its cursor may have been freed already, and then so was the extent.
   void pass_freed_block(Link entry, Descriptor& d) const;

@@ -746,7 +746,7 @@ void Instance::report_mended(const char* what, std::uint64_t since_ns, std::uint
 }
 
 void Instance::tick() {
-  own_->heartbeat.fetch_add(1, std::memory_order_relaxed);
+  beat();
   mend_own_words();
   std::uint64_t word = StateWord::make(InstanceState::kExpelled, id_.incarnation());
   // While one of its threads hangs with a lock held it would be expelled again and again.

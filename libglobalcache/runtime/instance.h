@@ -213,6 +213,8 @@ class Instance {
   /// Look at every slot; recover the dead. Returns how many were recovered.
   unsigned recover_all(const char* cause);
 
+  /// Count the heartbeat alone, in work that takes long: this instance does not hang.
+  void beat() { own_->heartbeat.fetch_add(1, std::memory_order_relaxed); }
   /// Count the heartbeat; come back if this instance was expelled, holds no lock, and its node is in the
   /// view; put right what is wrong in the words that are this instance's own.
   void tick();

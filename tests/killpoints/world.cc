@@ -456,7 +456,8 @@ void World::unpin(unsigned index) {
 
 std::uint64_t World::purge_key(unsigned m, unsigned k) {
   const std::uint32_t begun = state_->begun[k];
-  const std::uint64_t purged = member(m).cache->purge(cache::PurgeKind::kKey, names_[k]);
+  const std::uint64_t purged =
+      member(m).cache->purge(cache::PurgeKind::kKey, names_[k]).value_or(0);
   // Also what was being filled.
   state_->allowed[k] &= ~begun;
   state_->gone[k] |= begun;
@@ -465,7 +466,7 @@ std::uint64_t World::purge_key(unsigned m, unsigned k) {
 
 std::uint64_t World::purge_all(unsigned m) {
   const auto begun = state_->begun;
-  const std::uint64_t purged = member(m).cache->purge(cache::PurgeKind::kAll, {});
+  const std::uint64_t purged = member(m).cache->purge(cache::PurgeKind::kAll, {}).value_or(0);
   for (unsigned k = 0; k < kKeys; ++k) {
     state_->allowed[k] &= ~begun[k];
     state_->gone[k] |= begun[k];

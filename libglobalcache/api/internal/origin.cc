@@ -206,6 +206,7 @@ bool has_lease(Transaction& t, const http::StoreDecision& decision) {
   request.port = port_of(t);
   if (!http::build_key(request, *t.policy, t.primary)) return false;
   make_key(t);
+  t.key.asked = &t.purges;
   t.known_specs = false;
   return t.cache().begin(t.key, t.fill, {}, true) == Begin::kFilling;
 }

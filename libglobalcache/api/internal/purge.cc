@@ -191,7 +191,18 @@ std::optional<Order> make_order(const mcs_purge_request& request, std::uint16_t 
 std::uint64_t carry_out(mcs_process& process, const Order& order, bool soft, std::string& error) {
   std::uint64_t purged = 0;
   for (const std::string& pattern : order.patterns) {
-    purged += process.cache->purge(order.kind, pattern, soft);
+    auto met = process.cache->purge(order.kind, pattern, soft);
+    if (!met) {
+      // Its slot was lost: another one is taken by the tick.
+      mcs_tick(&process);
+      met = process.cache->purge(order.kind, pattern, soft);
+    }
+    if (met) {
+      purged += *met;
+    } else {
+      error = "nothing was purged: this process has lost its place in the cache's memory and gets "
+              "another as soon as there is one; ask again";
+    }
   }
   // What is there it could not look at.
   if (const std::string why = process.cache->memory().trouble(); !why.empty()) {
@@ -290,7 +301,8 @@ mcs_outcome answer_purge(Transaction& t, mcs_response& out) {
   std::string error;
   const std::uint64_t purged = purge_as_asked(t, error);
   const std::string text = error.empty() ? fmt::format("purged {}\n", purged) : error + "\n";
-  const int status = error.empty() ? 200 : t.cache().memory().out_of_reach() ? 503 : 400;
+  const bool cannot = t.cache().memory().out_of_reach() || t.cache().is_homeless();
+  const int status = error.empty() ? 200 : cannot ? 503 : 400;
   return reply_generated(t, status, text, story, out) ? MCS_RESPONSE : MCS_DECLINED;
 }
 
@@ -299,16 +311,22 @@ void invalidate(Transaction& t, int status, http::Fields response) {
   const http::RequestUri uri{view(t.ask.scheme), view(t.ask.host), view(t.ask.target)};
   const http::InvalidationTargets targets =
       http::invalidation_targets(t.method, uri, status, response);
+  std::string error;
   for (const std::string& target : targets.view()) {
     http::KeyRequest ask{{}, uri.scheme, uri.host, target, http::Method::kGet, port_of(t)};
     std::string key;
-    if (http::build_key(ask, *t.policy, key)) t.cache().purge(PurgeKind::kKey, as_received(key));
+    if (http::build_key(ask, *t.policy, key)) {
+      carry_out(*t.process, {PurgeKind::kKey, {as_received(key)}}, false, error);
+    }
   }
   if (targets.count > 0 && t.ask.key.size > 0) {
     http::KeyRequest ask{view(t.ask.key), uri.scheme, uri.host, "/", http::Method::kGet, 0};
     std::string key;
-    if (http::build_key(ask, *t.policy, key)) t.cache().purge(PurgeKind::kKey, key);
+    if (http::build_key(ask, *t.policy, key)) {
+      carry_out(*t.process, {PurgeKind::kKey, {key}}, false, error);
+    }
   }
+  if (!error.empty()) t.process->log(0, "after a request that changes things: " + error);
 }
 
 }  // namespace mcs::api

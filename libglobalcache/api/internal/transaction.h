@@ -82,6 +82,7 @@ struct mcs_transaction {
   bool storing = false;
   bool counted = false;
   std::int64_t request_time_ms = 0;
+  mcs::cache::PurgeMarks purges;  // when the origin was asked
   std::uint64_t forwarded_ns = 0;  // the same on the monotonic clock
   std::uint64_t largest = 0;
   std::uint64_t body_at = 0;  // bytes of the origin's body so far

@@ -88,6 +88,25 @@ TEST_P(FresheningTest, ABodyThatWasPurgedMeanwhileIsStillSentButNotStored) {
   EXPECT_TRUE(cached(nginx_).asked_origin);
 }
 
+TEST_P(FresheningTest, SoIsOneThatWasValidatedBesideAnother) {
+  store();
+  advance_s(20);
+  Exchange first(nginx_, policy_.get(), {});
+  ASSERT_EQ(first.begin(), MCS_FORWARD);
+  Request reload;
+  reload.fields = {{"Cache-Control", "no-cache"}};
+  Exchange second(httpd_, policy_.get(), reload);
+  ASSERT_EQ(second.begin(), MCS_FORWARD);
+  first.close();
+  mcs_purge_request all{};
+  all.kind = MCS_PURGE_ALL;
+  ASSERT_EQ(mcs_purge(nginx_, &all, nullptr, nullptr, 0), MCS_OK);
+  ASSERT_EQ(second.head(304, {}), MCS_REPLACE);
+  EXPECT_TRUE(second.reply().body == body_);
+  second.close();
+  EXPECT_TRUE(cached(nginx_).asked_origin);
+}
+
 TEST_P(FresheningTest, A304ForSomethingElseIsAskedAgain) {
   store();
   advance_s(20);

@@ -88,6 +88,23 @@ TEST_F(PartialTest, PartsOfWhatIsTooLargeAreServedToBothServers) {
   EXPECT_TRUE(part(httpd_, 999, 1000).asked_origin);
 }
 
+TEST_F(PartialTest, APurgeMeetsPartsThatTheOriginWasAskedForBefore) {
+  refuse_whole();
+  Request request;
+  request.fields = {{"Range", "bytes=1000-200999"}};
+  Exchange exchange(nginx_, policy_.get(), request);
+  ASSERT_EQ(exchange.begin(), MCS_FORWARD);
+  const auto answer = origin(exchange.forwarded());
+  mcs_purge_request all{};
+  all.kind = MCS_PURGE_ALL;
+  ASSERT_EQ(mcs_purge(httpd_, &all, nullptr, nullptr, 0), MCS_OK);
+  exchange.head(answer->status, answer->fields);
+  exchange.body(answer->body);
+  exchange.end();
+  exchange.close();
+  EXPECT_FALSE(has(httpd_, 1000, 200999));
+}
+
 TEST_F(PartialTest, IsRememberedToBeTooLargeLongerThanTheMarker) {
   refuse_whole();
   part(nginx_, 0, 99999);

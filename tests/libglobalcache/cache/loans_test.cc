@@ -163,6 +163,34 @@ TEST_F(LoansTest, ABorrowersLossGivesBackWhatItHad) {
   kill(b);
 }
 
+TEST_F(LoansTest, WhatIsStillSentOfALostBorrowersEntryIsNotGivenBack) {
+  const Member a = join();
+  const Member b = join({}, 1);
+  put_until(a, "/a", [&] { return lent(1, 0) > loans(a).capacity() / 4; });
+  Hit hit;
+  for (unsigned i = 0; hit.extents.empty() || hit.extents[0].segment() != 1; ++i) {
+    ASSERT_LT(i, 100'000U);
+    if (!hit.extents.empty()) b.cache->release(hit);
+    hit = {};
+    if (b.cache->find(b.cache->make_key("/a" + std::to_string(i)), hit).found != Found::kHit) hit = {};
+  }
+  ASSERT_EQ(hit.link.segment(), 0U);
+  kill(a);
+  lose(0);
+  for (int i = 0; i < 3; ++i) b.cache->tick();
+  const Extent sent = hit.extents[0];
+  const auto is_marked = [&] {
+    const std::uint64_t unit = sent.first() % kGroupUnits;
+    return (b.cache->memory().group(1, sent.group()).bits[unit / 64].load() >> (unit % 64) & 1) != 0;
+  };
+  EXPECT_TRUE(is_marked());
+  b.cache->release(hit);
+  for (int i = 0; i < 3; ++i) b.cache->tick();
+  EXPECT_FALSE(is_marked());
+  expect_whole();
+  kill(b);
+}
+
 class NearTest : public LoansTest {
  protected:
   NearTest() : LoansTest(2, 1200) {}

@@ -410,6 +410,30 @@ TEST_F(HungHolderTest, WhoIsTracedWithAGroupLockedIsExpelledAndTheGroupStaysItsO
   expect_clean();
 }
 
+std::function<void()> take_group_of_many(Member& m) {
+  for (const char* key : {"1", "2", "3", "4", "5"}) {
+    if (!store(*m.cache, key)) ::_exit(5);
+  }
+  return take_group(m);
+}
+
+TEST_F(HungHolderTest, ManyThatCannotBeFreedKeepNothingElseFromIt) {
+  traced_ = true;
+  start_child(take_group_of_many);
+  EXPECT_EQ(survivor_.cache->purge(cache::PurgeKind::kAll, {}), 6U);
+  expect_expelled([&] { survivor_.cache->tick(); });
+  const std::uint64_t stuck = survivor_.cache->space().used_units(0);
+  EXPECT_TRUE(store(*survivor_.cache, "another key"));
+  EXPECT_EQ(survivor_.cache->purge(cache::PurgeKind::kKey, "another key"), 1U);
+  for (unsigned i = 0; i < 3; ++i) survivor_.cache->tick();
+  EXPECT_EQ(survivor_.cache->space().used_units(0), stuck);
+  detach();
+  continue_child();
+  for (unsigned i = 0; i < 3; ++i) survivor_.cache->tick();
+  EXPECT_EQ(survivor_.cache->space().used_units(0), 0U);
+  expect_clean();
+}
+
 // Nobody can fold the counters of whoever dies while the totals' lock is not to be had.
 TEST_F(HungHolderTest, TheAgentDoesNotSpinWhileSomebodyCannotBeRecovered) {
   traced_ = true;
