@@ -34,6 +34,7 @@ namespace mcs::cache {
 struct PurgeMarks {
   std::uint32_t view = 0;  // in which view
   std::array<std::uint64_t, gsm::kMaxNodes> next{};
+  friend bool operator==(const PurgeMarks&, const PurgeMarks&) = default;
 };
 
 struct Key {

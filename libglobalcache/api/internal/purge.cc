@@ -312,10 +312,13 @@ void invalidate(Transaction& t, int status, http::Fields response) {
   const http::InvalidationTargets targets =
       http::invalidation_targets(t.method, uri, status, response);
   std::string error;
+  const cache::PurgeMarks before = t.cache().purge_marks();
+  std::uint64_t own = 0;
   for (const std::string& target : targets.view()) {
     http::KeyRequest ask{{}, uri.scheme, uri.host, target, http::Method::kGet, port_of(t)};
     std::string key;
     if (http::build_key(ask, *t.policy, key)) {
+      ++own;
       carry_out(*t.process, {PurgeKind::kKey, {as_received(key)}}, false, error);
     }
   }
@@ -323,9 +326,18 @@ void invalidate(Transaction& t, int status, http::Fields response) {
     http::KeyRequest ask{view(t.ask.key), uri.scheme, uri.host, "/", http::Method::kGet, 0};
     std::string key;
     if (http::build_key(ask, *t.policy, key)) {
+      ++own;
       carry_out(*t.process, {PurgeKind::kKey, {key}}, false, error);
     }
   }
+  // What this response itself purges it may then fill anew. If anybody else has purged since it was asked
+  // for, all counts.
+  const cache::PurgeMarks after = t.cache().purge_marks();
+  bool only_own = after.view == before.view && before == t.purges;
+  for (std::size_t i = 0; i < after.next.size() && only_own; ++i) {
+    only_own = after.next[i] == 0 || after.next[i] == before.next[i] + own;
+  }
+  if (only_own) t.purges = after;
   if (!error.empty()) t.process->log(0, "after a request that changes things: " + error);
 }
 
