@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A segment is lost: what the others hold goes on being found, and what it held is given back.
-#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -254,7 +254,8 @@ TEST_F(RebuildTest, WhoCannotMapASegmentStoresNothingAndVotesForNothing) {
       const gsm::NoMoreFiles none;
       for (int i = 0; i < 3; ++i) poor.cache->tick();
       EXPECT_EQ(views.look(), with) << "it is nobody else's trouble";
-      EXPECT_THAT(poor.cache->memory().trouble(), testing::HasSubstr("Too many open files"));
+      // No matcher: to look at its type UBSan needs a descriptor.
+      EXPECT_NE(poor.cache->memory().trouble().find("Too many open files"), std::string::npos);
       EXPECT_EQ(found(poor, "key", kEntries), kEntries);
       EXPECT_EQ(put(poor, "new.", 500), Begin::kBusy);
       EXPECT_FALSE(write(fill, "begun.", 500));
