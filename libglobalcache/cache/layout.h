@@ -28,7 +28,8 @@
 //   lengths, head_sum       filler                       before the first progress that followers see:
 //                                                        key_bytes != 0 says that the head is there;
 //                                                        the site beside it from the beginning
-//   Descriptor.checked      filler (FILLING): where in the purge log it began
+//   Descriptor.checked      filler (FILLING): where in the purge log it began, or, if what it stores
+//                           was asked for before that (Key::asked), where the log was then
 //   Descriptor.next         holder of the bucket's lock   one store links or unlinks
 //   Bucket.head             holder of the bucket's lock   one store
 //   Bucket.hint             filler, after SEALED         where the head's bytes probably are: readers
@@ -186,7 +187,7 @@ inline constexpr std::size_t kLengthsWord = 3;  // SealedFields word with key_by
 inline constexpr std::uint64_t kKeyBytesMask = (1U << 24) - 1;  // of that word
 inline constexpr std::size_t kExtentWord = 4;   // SealedFields word of extents[0]
 inline constexpr std::size_t kSumsWord = 6;     // SealedFields word with head_sum and meta_sum
-/// Descriptor.checked while FILLING: this bit and the sequence of the next purge when it began.
+/// Descriptor.checked while FILLING: this bit and the sequence of the first purge that may concern it.
 inline constexpr std::uint64_t kPurgeSequenceMark = 1ULL << 63;
 
 struct alignas(32) Descriptor {
@@ -249,7 +250,7 @@ struct CacheArea {
 };
 
 /// Log of purges, one ring per segment. A fill reads the log of its descriptor's segment, from the
-/// record that was next when it began. Records are read and written word by word; a reader that does
+/// record that was next when it began or, if that was earlier, when the origin was asked. Records are read and written word by word; a reader that does
 /// not meet the sequence it looks for, before and after, or whose sum fails, counts as matched: a
 /// purger that was stopped in the middle may go on when the ring has come round, and write into the
 /// record of another one.

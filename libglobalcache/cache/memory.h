@@ -215,6 +215,11 @@ class Memory {
     return e.well_formed() && e.segment() < nodes_ &&
            (e.value & kExtentFixed) != at(e.segment()).extent_fixed;
   }
+  /// It names an entry that went with its segment.
+  bool is_former(Link link) const {
+    return link.well_formed() && link.segment() < nodes_ && link.index() < g_.descriptors &&
+           (link.value & kLinkFixed) != at(link.segment()).link_fixed;
+  }
   /// The segment as it was mapped when an extent with this incarnation was valid; never another one that
   /// has come in its place.
   gsm::Segment& segment(std::uint32_t segment, std::uint64_t link_incarnation) const {

@@ -71,18 +71,14 @@ void Pins::mend() {
     std::uint64_t word = ledger_[i].load(std::memory_order_relaxed);
     if (word == 0) continue;
     used = i + 1;
-    if (word == Link::kEnd || memory_.resolve(Link{word}) != nullptr || is_former(Link{word})) continue;
+    const Link link{word};
+    if (link.is_end() || memory_.resolve(link) != nullptr || memory_.is_former(link)) continue;
     ledger_[i].compare_exchange_strong(word, Link::kEnd, std::memory_order_acq_rel);
   }
   std::uint64_t high = area_.ledger_high.load(std::memory_order_relaxed);
   while ((high < used || high > words_) &&
          !area_.ledger_high.compare_exchange_weak(high, used, std::memory_order_release)) {
   }
-}
-
-bool Pins::is_former(Link link) const {
-  return link.well_formed() && link.segment() < memory_.nodes() &&
-         link.index() < memory_.geometry().descriptors && memory_.resolve(link) == nullptr;
 }
 
 bool Pins::any_former() const {
@@ -98,7 +94,7 @@ bool Pins::any_former() const {
     const Word* words = ledger(instance_, slot);
     for (std::uint64_t i = 0; i < high; ++i) {
       const Link link{words[i].load(std::memory_order_acquire)};
-      if (link.value != 0 && is_former(link)) return true;
+      if (memory_.is_former(link)) return true;
     }
   }
   return false;

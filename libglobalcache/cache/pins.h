@@ -61,10 +61,7 @@ class Pins {
 
   std::uint32_t held() const;
 
-  /// Of an entry that went with its segment, in this process's view. It may be sent still, from where
-  /// its extents are.
-  bool is_former(Link link) const;
-  /// Somebody has such a pin.
+  /// Somebody pins an entry that went with its segment, and may still send it from where its extents are.
   bool any_former() const;
 
   /// Words of this instance's ledger that name nothing, and its high mark, may have been damaged: such a

@@ -109,7 +109,7 @@ bool Repairer::stale_pins() const {
   for (const std::uint64_t pin : View(memory_.domain()).pins()) {
     const Descriptor* d = memory_.resolve(Link{pin});
     if (d == nullptr) {
-      if (cache_.pins().is_former(Link{pin})) return true;
+      if (memory_.is_former(Link{pin})) return true;
       continue;
     }
     const std::uint64_t word = d->state.load(kAcquire);

@@ -231,14 +231,6 @@ void Scan::check_headers() {
 
 bool Scan::is_alive(std::uint32_t slot) const { return liveness_.held(slot); }
 
-// What still names an entry that was lost with its segment.
-bool Scan::is_former(Link link) const {
-  return link.well_formed() && link.segment() < memory_.nodes() &&
-         link.index() < memory_.geometry().descriptors &&
-         (!memory_.has_segment(link.segment()) ||
-          link.incarnation() != (memory_.incarnation(link.segment()) & 0x3f));
-}
-
 // Whether the slot's state says that somebody is, or was until just now, a member.
 bool Scan::is_member(std::uint32_t slot, std::uint64_t word) const {
   const InstanceState state = StateWord::state(word);
@@ -308,7 +300,7 @@ void Scan::check_ledger(std::uint32_t number, std::uint64_t state) {
     const std::uint64_t value = ledger[i].load(kAcquire);
     if (value == 0 || value == Link::kEnd) continue;
     ++counts.pins;
-    if (is_former(Link{value})) continue;
+    if (memory_.is_former(Link{value})) continue;
     if (memory_.resolve(Link{value}) == nullptr) {
       suspect("pin-damaged", who(number), fmt::format("pin {} ({:#x}) names no entry", i, value),
               {state, i, value});
@@ -325,7 +317,8 @@ void Scan::check_names(std::uint32_t number, std::uint64_t state) {
   const auto check = [&](const char* what, std::span<const Word> words) {
     for (std::size_t i = 0; i < words.size(); ++i) {
       const std::uint64_t value = words[i].load(kAcquire);
-      if (value == 0 || is_former(Link{value}) || memory_.resolve(Link{value}) != nullptr) continue;
+      const Link link{value};
+      if (value == 0 || memory_.is_former(link) || memory_.resolve(link) != nullptr) continue;
       suspect("slot-damaged", who(number),
               fmt::format("{} {} ({:#x}) names no entry", what, i, value), {state, i, value});
     }

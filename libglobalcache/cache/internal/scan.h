@@ -79,7 +79,6 @@ class Scan {
   void check_names(std::uint32_t slot, std::uint64_t word);
   void check_lock(const char* what, std::uint32_t segment, std::uint64_t number, const Word& lock);
   void check_locks();
-  bool is_former(Link link) const;
   bool is_alive(std::uint32_t slot) const;
   bool is_member(std::uint32_t slot, std::uint64_t word) const;
   bool named_by_op(runtime::InstanceId holder, std::uint64_t ref) const;
