@@ -173,35 +173,50 @@ Result<Histogram> look_up_while_killing(Crowd& crowd, const Row& row, Victim kin
   return latencies;
 }
 
+struct Turns {
+  std::vector<std::uint64_t> p999_ns;
+  std::uint64_t max_ns = 0;
+
+  void add(const Histogram& turn) {
+    p999_ns.push_back(std::max<std::uint64_t>(1, turn.percentile(0.999)));
+    max_ns = std::max(max_ns, turn.max());
+  }
+  // A machine that stands still once for 5 ms makes so many lookups late that it decides about a turn.
+  std::uint64_t median_ns() {
+    const auto middle = p999_ns.begin() + std::ssize(p999_ns) / 2;
+    std::nth_element(p999_ns.begin(), middle, p999_ns.end());
+    return *middle;
+  }
+};
+
 Result<void> measure_survivor(Crowd& crowd, Row& row, bool quick, std::uint64_t seed) {
   const std::chrono::milliseconds duration(quick ? 250 : 1000);
-  Histogram calm;
-  Histogram busy;
-  Histogram control;
-  // One of each in turn, so that all see the same machine; so long that a machine that stands still once
-  // for 5 ms, which makes a hundred lookups late, does not decide.
-  for (int turn = 0; turn < 6; ++turn) {
+  Turns calm;
+  Turns busy;
+  Turns control;
+  // One of each in turn, so that all see the same machine.
+  for (int turn = 0; turn < 9; ++turn) {
     std::thread quiet([&] {
       bind_to(Crowd::kSurvivorsCpu);
-      calm.merge(look_up(crowd, duration, seed));
+      calm.add(look_up(crowd, duration, seed));
     });
     quiet.join();
-    for (const auto& [kind, latencies] :
+    for (const auto& [kind, turns] :
          {std::pair{Victim::kMember, &busy}, std::pair{Victim::kControl, &control}}) {
       auto measured = look_up_while_killing(crowd, row, kind, duration, seed);
       if (!measured) return tl::unexpected(measured.error());
-      latencies->merge(*measured);
+      turns->add(*measured);
     }
   }
-  row.calm_p999_ns = std::max<std::uint64_t>(1, calm.percentile(0.999));
-  row.calm_max_ns = calm.max();
-  const auto ratio = [&](const Histogram& of) {
-    return static_cast<double>(of.percentile(0.999)) / static_cast<double>(row.calm_p999_ns);
+  row.calm_p999_ns = calm.median_ns();
+  row.calm_max_ns = calm.max_ns;
+  const auto ratio = [&](Turns& of) {
+    return static_cast<double>(of.median_ns()) / static_cast<double>(row.calm_p999_ns);
   };
   row.p999_ratio = ratio(busy);
-  row.survivor_max_ns = busy.max();
+  row.survivor_max_ns = busy.max_ns;
   row.control_ratio = ratio(control);
-  row.control_max_ns = control.max();
+  row.control_max_ns = control.max_ns;
   return {};
 }
 
