@@ -433,17 +433,6 @@ Begin GlobalCache::begin_for(const Key& key, std::uint32_t site, Fill& fill, Lin
   return Begin::kFilling;
 }
 
-PurgeMarks GlobalCache::purge_marks() const {
-  PurgeMarks marks;
-  marks.view = memory_.generation();
-  for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
-    if (memory_.has_segment(segment)) {
-      marks.next[segment] = memory_.purge_log(segment).next.load(std::memory_order_seq_cst);
-    }
-  }
-  return marks;
-}
-
 void GlobalCache::announce_wait(Link filling) {
   Descriptor* d = memory_.resolve(filling);
   if (d == nullptr) return;
@@ -865,34 +854,6 @@ void GlobalCache::say_settled(Link sealed, Descriptor& d) {
   while (EntryWord::version(word) == sealed.version() && is_unsettled(word)) {
     if (d.state.compare_exchange_weak(word, word & ~EntryWord::kUnsettled, kAcqRel)) break;
   }
-}
-
-void GlobalCache::adopt_orphans(std::uint32_t segment) {
-  Word& orphans = memory_.state(segment).orphans;
-  std::uint64_t seen = orphans.load(kAcquire);
-  if (seen == 0) return;
-  for (std::uint64_t i = 0; i < memory_.geometry().descriptors; ++i) {
-    Descriptor& d = memory_.descriptor(segment, i);
-    std::uint64_t word = d.state.load(kAcquire);
-    // Again when only a flag has changed: who made it an orphan may just be unlinking it.
-    while (EntryWord::state(word) == EntryState::kRetired && EntryWord::owner_plus_one(word) == 0) {
-      const Link link = memory_.link_to(segment, i, EntryWord::version(word));
-      wake_if_was_filling(link, d, word);
-      const int place = claim_limbo(link);
-      if (place < 0) return;
-      if (d.state.compare_exchange_strong(
-              word,
-              EntryWord::make(EntryWord::version(word), EntryState::kRetired,
-                              instance_.slot_number() + 1, EntryWord::cursor(word),
-                              EntryWord::flags(word)),
-              kAcqRel)) {
-        keep_limbo(place);
-        break;
-      }
-      drop_limbo(place);
-    }
-  }
-  orphans.compare_exchange_strong(seen, 0, kAcqRel);
 }
 
 // What this instance writes in its slot for whoever recovers it may have been damaged since.

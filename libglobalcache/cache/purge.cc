@@ -88,6 +88,17 @@ bool GlobalCache::purged_since(std::uint32_t segment, std::uint64_t sequence,
   return false;
 }
 
+PurgeMarks GlobalCache::purge_marks() const {
+  PurgeMarks marks;
+  marks.view = memory_.generation();
+  for (std::uint32_t segment = 0; segment < memory_.nodes(); ++segment) {
+    if (memory_.has_segment(segment)) {
+      marks.next[segment] = memory_.purge_log(segment).next.load(std::memory_order_seq_cst);
+    }
+  }
+  return marks;
+}
+
 // True: it is a fill, which looks at the log before it is sealed.
 bool GlobalCache::flag_for_purge(Link link, Descriptor& d) {
   std::uint64_t word = d.state.load(std::memory_order_seq_cst);

@@ -12,6 +12,7 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr auto kAcquire = std::memory_order_acquire;
+constexpr auto kAcqRel = std::memory_order_acq_rel;
 constexpr auto kRelease = std::memory_order_release;
 
 bool is_orphan(std::uint64_t word) {
@@ -207,6 +208,34 @@ void GlobalCache::leave() {
   }
   area_.ledger_high.store(0, kRelease);
   area_.waiting.store(0, kRelaxed);
+}
+
+void GlobalCache::adopt_orphans(std::uint32_t segment) {
+  Word& orphans = memory_.state(segment).orphans;
+  std::uint64_t seen = orphans.load(kAcquire);
+  if (seen == 0) return;
+  for (std::uint64_t i = 0; i < memory_.geometry().descriptors; ++i) {
+    Descriptor& d = memory_.descriptor(segment, i);
+    std::uint64_t word = d.state.load(kAcquire);
+    // Again when only a flag has changed: who made it an orphan may just be unlinking it.
+    while (is_orphan(word)) {
+      const Link link = memory_.link_to(segment, i, EntryWord::version(word));
+      wake_if_was_filling(link, d, word);
+      const int place = claim_limbo(link);
+      if (place < 0) return;
+      if (d.state.compare_exchange_strong(
+              word,
+              EntryWord::make(EntryWord::version(word), EntryState::kRetired,
+                              instance_.slot_number() + 1, EntryWord::cursor(word),
+                              EntryWord::flags(word)),
+              kAcqRel)) {
+        keep_limbo(place);
+        break;
+      }
+      drop_limbo(place);
+    }
+  }
+  orphans.compare_exchange_strong(seen, 0, kAcqRel);
 }
 
 }  // namespace mcs::cache
